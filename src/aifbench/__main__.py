@@ -1,0 +1,5 @@
+"""`python -m aifbench` is the same as `aifbench`."""
+
+from aifbench.cli import main
+
+main()

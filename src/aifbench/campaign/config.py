@@ -1,0 +1,375 @@
+"""What a user writes: models of a campaign and of a suite, and how files become them.
+
+A campaign is one YAML file, or several laid over each other (mappings merge, lists replace, as Snakemake does it).
+`suites` lists mappings or names of suite files. Every error is one line: file, key, value, what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from aifbench.benchmark import Benchmark, benchmarks
+from aifbench.campaign.errors import ConfigError, unknown_key
+from aifbench.campaign.system import System
+
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+_SHARE_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"},
+    ]
+}
+
+
+class Until(_Strict):
+    """Stop repeating a case once the 95 % interval of a metric is narrow enough."""
+
+    metric: str = Field(description="name of a metric of the benchmark, such as time_to_first_token_s")
+    half_width: Annotated[float, BeforeValidator(_share), WithJsonSchema(_SHARE_SCHEMA)] = Field(
+        gt=0, lt=1, description="half of the 95 % interval over the mean, such as 5%"
+    )
+
+
+class Repetitions(_Strict):
+    """How often each case is measured; the unit of replication of every interval."""
+
+    min: int = Field(5, ge=1, description="fewest repetitions of a case")
+    max: int = Field(5, ge=1, description="most repetitions of a case; with `until` the rule may stop before")
+    until: Until | None = Field(None, description="stopping rule")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"min": value, "max": value}
+        if isinstance(value, Mapping) and "min" in value and "max" not in value:
+            return {**value, "max": value["min"]}
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Allow the short form, a number, in the schema as the validator does."""
+        return {"anyOf": [{"type": "integer", "minimum": 1}, handler.resolve_ref_schema(handler(schema))]}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Repetitions:
+        if self.max < self.min:
+            raise ValueError(f"max = {self.max} is below min = {self.min}")
+        return self
+
+
+class SuiteKeys(_Strict):
+    """Keys of a suite that do not depend on its benchmark."""
+
+    name: str = Field(pattern=NAME, description="name of the suite in the report")
+    repetitions: Repetitions = Field(
+        default_factory=Repetitions, description="a number, or {min, max, until: {metric, half_width}}"
+    )
+    order: Literal["shuffled", "given"] = Field(
+        "shuffled", description="order of the cases within a round; `shuffled` is seeded and keeps drift out of trends"
+    )
+    pack: int | None = Field(
+        None, ge=1, description="most cases per job; absent: all cases that share a set-up; 1: a job per case"
+    )
+
+
+class Budget(_Strict):
+    """What a campaign may cost."""
+
+    node_hours: float = Field(2.0, gt=0, description="the plan is refused above it")
+
+
+class CampaignKeys(_Strict):
+    """Top-level keys of a campaign, but for `suites` and `system`."""
+
+    campaign: str = Field(pattern=NAME, description="name of the campaign: its results are in <results>/<campaign>")
+    results: Path = Field(Path("results"), description="folder of all campaigns' results")
+    seed: int = Field(1, ge=0, description="seed of orders, data and prompts; recorded in every record")
+    budget: Budget = Field(default_factory=Budget, description="what the campaign may cost")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One matrix of one benchmark, checked key by key but not yet expanded."""
+
+    keys: SuiteKeys
+    benchmark: Benchmark
+    fixed: Mapping[str, Any]
+    axes: Mapping[str, list[Any]]
+    zipped: Mapping[str, list[Any]]
+    exclude: Sequence[Mapping[str, Any]]
+    include: Sequence[Mapping[str, Any]]
+    where: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """A campaign as the user wrote it, every key checked."""
+
+    keys: CampaignKeys
+    system: System
+    suites: Sequence[Suite]
+    files: Sequence[Path]
+    folders: Sequence[Path]
+    """Folders in which values may name files: next to the config file, then `config/`."""
+
+    @property
+    def results(self) -> Path:
+        """Folder of this campaign's results."""
+        return self.keys.results / self.keys.campaign
+
+
+def load_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a campaign. Later files, then `overrides`, win. Raises `ConfigError`."""
+    if not files:
+        raise ConfigError("config", None, "no configuration file is given")
+    merged: dict[str, Any] = {}
+    for file in files:
+        _merge(merged, _read_mapping(file))
+    _merge(merged, dict(overrides or {}))
+    main = files[-1]
+    where = str(main)
+    folders = list(dict.fromkeys([*(file.parent for file in reversed(files)), DEFAULT_CONFIG.parent]))
+    known = [*CampaignKeys.model_fields, "suites", "system"]
+    for key in merged:
+        if key not in known:
+            raise unknown_key(key, key, known, where)
+    keys = _validate(CampaignKeys, {k: v for k, v in merged.items() if k in CampaignKeys.model_fields}, "", where)
+    system = _load_system(merged.get("system", "laptop"), folders, where)
+    raw_suites = merged.get("suites")
+    if not isinstance(raw_suites, list) or not raw_suites:
+        raise ConfigError("suites", raw_suites, "needs a list of at least one suite", where=where)
+    suites: list[Suite] = []
+    used = list(files)
+    for index, raw in enumerate(raw_suites):
+        suite_where, prefix = where, f"suites[{index}]"
+        if isinstance(raw, str):
+            path = _find(raw, folders, f"suites[{index}]", where)
+            used.append(path)
+            raw, suite_where, prefix = _read_mapping(path), str(path), ""  # noqa: PLW2901
+        suites.append(_load_suite(raw, prefix, suite_where))
+    names = [suite.keys.name for suite in suites]
+    for suite in suites:
+        if names.count(suite.keys.name) > 1:
+            raise ConfigError(
+                _join(suite.prefix, "name"), suite.keys.name, "two suites have this name", where=suite.where
+            )
+    return Config(keys, system, suites, used, folders)
+
+
+def _load_system(raw: Any, folders: Sequence[Path], where: str) -> System:
+    if isinstance(raw, str):
+        name = raw if raw.endswith((".yaml", ".yml")) else f"systems/{raw}.yaml"
+        path = _find(name, folders, "system", where, shown=raw)
+        return _validate(System, _read_mapping(path), "", str(path))
+    if isinstance(raw, Mapping):
+        return _validate(System, dict(raw), "system", where)
+    raise ConfigError("system", raw, "needs the name of a file in config/systems or a mapping", where=where)
+
+
+SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")
+
+
+def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(prefix, raw, "a suite is a mapping or the name of a file", where=where)
+    known_benchmarks = benchmarks()
+    name = raw.get("benchmark")
+    if not isinstance(name, str) or name not in known_benchmarks:
+        raise ConfigError(_join(prefix, "benchmark"), name, "no such benchmark", ", ".join(known_benchmarks), where)
+    benchmark = known_benchmarks[name]
+    fields = _Fields(benchmark, where)
+    common, fixed = {}, {}
+    known = [*SuiteKeys.model_fields, *SUITE_KEYS, *fields.names]
+    for key, value in raw.items():
+        if key in SuiteKeys.model_fields:
+            common[key] = value
+        elif key in SUITE_KEYS:
+            continue
+        elif key in fields.names:
+            fixed[key] = fields.check_suite_value(key, value, _join(prefix, key))
+        else:
+            raise unknown_key(_join(prefix, str(key)), str(key), known, where)
+    axes = fields.check_lists(raw.get("axes", {}), _join(prefix, "axes"))
+    zipped = fields.check_lists(raw.get("zip", {}), _join(prefix, "zip"))
+    lengths = {key: len(values) for key, values in zipped.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(_join(prefix, "zip"), lengths, "lists that are zipped need the same length", where=where)
+    for key in axes:
+        if key in zipped or key in fixed:
+            other = "zip" if key in zipped else "the suite"
+            raise ConfigError(_join(prefix, f"axes.{key}"), None, f"given twice: in axes and in {other}", where=where)
+    return Suite(
+        keys=_validate(SuiteKeys, common, prefix, where),
+        benchmark=benchmark,
+        fixed=fixed,
+        axes=axes,
+        zipped=zipped,
+        exclude=fields.check_clauses(raw.get("exclude", []), _join(prefix, "exclude"), lists=True),
+        include=fields.check_clauses(raw.get("include", []), _join(prefix, "include"), lists=False),
+        where=where,
+        prefix=prefix,
+    )
+
+
+class _Fields:
+    """Checks values of a benchmark's fields one by one, so that an error names exactly the key that is wrong."""
+
+    def __init__(self, benchmark: Benchmark, where: str) -> None:
+        self.where = where
+        self.params = benchmark.params
+        self.names = [name for name, field in benchmark.params.model_fields.items() if not field.exclude]
+        self._models = {
+            name: create_model(name, __config__=ConfigDict(extra="forbid"), **{name: (field.annotation, field)})  # type: ignore[call-overload]
+            for name, field in benchmark.params.model_fields.items()
+        }
+
+    def check_value(self, name: str, value: Any, key: str) -> Any:
+        """Return the validated value of field `name`."""
+        if name not in self.names:
+            raise unknown_key(key, name, self.names, self.where)
+        try:
+            return getattr(self._models[name](**{name: value}), name)
+        except ValidationError as error:
+            raise _from_validation(error, key, self.where, strip=1, known=[]) from None
+
+    def check_suite_value(self, name: str, value: Any, key: str) -> Any:
+        """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""
+        form = self.params.suite_field(name)
+        if form is None:
+            return self.check_value(name, value, key)
+        model = create_model(name, **{name: form})  # type: ignore[call-overload]
+        try:
+            return getattr(model(**{name: value}), name)
+        except ValidationError as error:
+            raise _from_validation(error, key, self.where, strip=1, known=[]) from None
+
+    def check_lists(self, raw: Any, key: str) -> dict[str, list[Any]]:
+        """Return axes with validated values; a scalar is a list of one."""
+        if not isinstance(raw, Mapping):
+            raise ConfigError(key, raw, "needs a mapping of parameter to values", where=self.where)
+        axes: dict[str, list[Any]] = {}
+        for name, values in raw.items():
+            if isinstance(values, list) and not values:
+                raise ConfigError(f"{key}.{name}", values, "an axis needs at least one value", where=self.where)
+            if isinstance(values, list):
+                axes[name] = [self.check_value(name, v, f"{key}.{name}[{i}]") for i, v in enumerate(values)]
+            else:
+                axes[name] = [self.check_value(name, values, f"{key}.{name}")]
+        return axes
+
+    def check_clauses(self, raw: Any, key: str, *, lists: bool) -> list[dict[str, Any]]:
+        """Return where-clauses (`lists`: a list means any of its values) or extra points."""
+        if not isinstance(raw, list):
+            raise ConfigError(key, raw, "needs a list of mappings", where=self.where)
+        clauses = []
+        for index, clause in enumerate(raw):
+            place = f"{key}[{index}]"
+            if not isinstance(clause, Mapping) or not clause:
+                raise ConfigError(place, clause, "needs a mapping of parameter to value", where=self.where)
+            checked: dict[str, Any] = {}
+            for name, value in clause.items():
+                if lists:
+                    values = value if isinstance(value, list) else [value]
+                    checked[name] = [self.check_value(name, v, f"{place}.{name}") for v in values]
+                else:
+                    checked[name] = self.check_value(name, value, f"{place}.{name}")
+            clauses.append(checked)
+        return clauses
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(str(path), None, f"cannot be read: {reason}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "the file"
+        raise ConfigError(line, None, f"not valid YAML: {getattr(error, 'problem', error)}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ConfigError("the file", None, "needs a mapping at its top", where=str(path))
+    return data
+
+
+def _find(name: str, folders: Sequence[Path], key: str, where: str, shown: str | None = None) -> Path:
+    candidates = [folder / name for folder in folders]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ConfigError(key, shown or name, "no such file", "one of " + ", ".join(map(str, candidates)), where)
+
+
+def _merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _validate(model: type[M], data: Mapping[str, Any], prefix: str, where: str) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _from_validation(error, prefix, where, strip=0, known=list(model.model_fields)) from None
+
+
+def _from_validation(error: ValidationError, prefix: str, where: str, *, strip: int, known: list[str]) -> ConfigError:
+    """Turn pydantic's first error into the one line of the house."""
+    first = error.errors(include_url=False)[0]
+    path = [part for part in first["loc"][strip:] if not (isinstance(part, str) and "[" in part)]
+    key = prefix
+    for part in path:
+        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, str(part))
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key, str(path[-1]), known if len(path) == 1 else [], where)
+    if first["type"] == "missing":
+        return ConfigError(key, None, "is required", where=where)
+    context = first.get("ctx", {})
+    allowed = str(context.get("expected", "")) if first["type"] in {"literal_error", "enum"} else ""
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        problem, allowed = "not a valid name", "lower-case letters, digits and hyphens"
+    return ConfigError(key or "the value", first["input"], problem[:1].lower() + problem[1:], allowed, where)
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key

@@ -1,0 +1,345 @@
+"""The plan: cases, batches and what they will take. Pure but for `write_plan`.
+
+A batch holds the cases that share a set-up. Its id hashes that set-up and not the list of its cases, so a value added
+to an axis adds cases to a batch and renames nothing. The spec of a batch is all that its job needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from aifbench.benchmark import Benchmark, benchmarks
+from aifbench.campaign.config import Config, Repetitions, Suite
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
+from aifbench.campaign.matrix import points
+from aifbench.campaign.params import Params
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Case:
+    """One point of the matrix with all parameters resolved."""
+
+    id: str
+    benchmark: str
+    params: Params
+    repetitions: Repetitions
+    order: str
+    suites: list[str]
+    batch: str = ""
+
+
+@dataclass
+class Batch:
+    """Cases that share one job."""
+
+    id: str
+    benchmark: str
+    setup: dict[str, Any]
+    cases: list[Case] = field(default_factory=list)
+
+    @property
+    def expected_s(self) -> float:
+        """Expected duration of the batch's job in seconds."""
+        return self.cases[0].params.expected_setup_seconds() + sum(
+            case.params.expected_seconds(case.repetitions.max) for case in self.cases
+        )
+
+
+@dataclass
+class Plan:
+    """All that a campaign will do."""
+
+    config: Config
+    cases: list[Case]
+    batches: dict[str, Batch]
+
+    def spec(self, batch_id: str) -> dict[str, Any]:
+        """Return all that the job of a batch needs to know, as plain data."""
+        batch = self.batches[batch_id]
+        system = self.config.system
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "campaign": self.config.keys.campaign,
+            "batch": batch.id,
+            "benchmark": batch.benchmark,
+            "seed": self.config.keys.seed,
+            "system": system.model_dump(mode="json"),
+            "setup": batch.setup,
+            "cases": [
+                {
+                    "case": case.id,
+                    "params": case.params.model_dump(mode="json"),
+                    "repetitions": case.repetitions.model_dump(mode="json"),
+                    "order": case.order,
+                }
+                for case in sorted(batch.cases, key=lambda case: case.id)
+            ],
+        }
+
+    def spec_digest(self, batch_id: str) -> str:
+        """Return a digest that changes exactly when the job of a batch has something else to do."""
+        return digest(self.spec(batch_id), 16)
+
+    def labels(self) -> dict[str, str]:
+        """Return what tells each case from the others of its benchmark: fields that vary or are no default."""
+        seen: dict[tuple[str, str], set[str]] = {}
+        for case in self.cases:
+            for name in case.params.label_fields:
+                seen.setdefault((case.benchmark, name), set()).add(case.params.shown(name))
+        return {
+            case.id: " · ".join(
+                text
+                for name in case.params.label_fields
+                if (len(seen[case.benchmark, name]) > 1 or not case.params.is_default(name))
+                and (text := case.params.shown(name))
+                and getattr(case.params, name) is not None
+            )
+            for case in self.cases
+        }
+
+    def digest(self) -> str:
+        """Return a digest over all specs."""
+        return digest([self.spec_digest(batch) for batch in sorted(self.batches)], 16)
+
+    @property
+    def size(self) -> str:
+        """Return the plan in a line."""
+        return f"{len(self.cases)} cases in {len(self.batches)} batches, about {duration(self.expected_s)}"
+
+    @property
+    def expected_s(self) -> float:
+        """Expected duration of all jobs, one after the other, in seconds."""
+        return sum(batch.expected_s for batch in self.batches.values())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of plan.json."""
+        config, labels = self.config, self.labels()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "campaign": config.keys.campaign,
+            "seed": config.keys.seed,
+            "system": config.system.model_dump(mode="json"),
+            "config_files": [str(file) for file in config.files],
+            "digest": self.digest(),
+            "cases": [
+                {
+                    "case": case.id,
+                    "batch": case.batch,
+                    "benchmark": case.benchmark,
+                    "suites": case.suites,
+                    "label": labels[case.id],
+                    "params": case.params.model_dump(mode="json"),
+                    "repetitions": {"min": case.repetitions.min, "max": case.repetitions.max},
+                }
+                for case in self.cases
+            ],
+            "batches": [
+                {
+                    "batch": batch.id,
+                    "benchmark": batch.benchmark,
+                    "setup": batch.setup,
+                    "cases": [case.id for case in batch.cases],
+                    "expected_s": round(batch.expected_s, 1),
+                }
+                for batch in self.batches.values()
+            ],
+            "totals": {
+                "cases": len(self.cases),
+                "batches": len(self.batches),
+                "jobs": len(self.batches),
+                "repetitions": sum(case.repetitions.max for case in self.cases),
+                "expected_s": round(self.expected_s, 1),
+                "node_hours": round(self.expected_s / 3600, 4),
+            },
+        }
+
+
+def make_plan(config: Config) -> Plan:
+    """Expand a campaign into cases and batches. Raises `ConfigError`."""
+    system = {"name": config.system.name, "container": config.system.container}
+    cases: dict[str, Case] = {}
+    batches: dict[str, Batch] = {}
+    for suite in config.suites:
+        fresh: list[Case] = []
+        for params in _resolved(suite, config):
+            identity = {"benchmark": suite.benchmark.name, "system": system, "params": params.identity()}
+            case_id = digest(identity, CASE_DIGITS)
+            known = cases.get(case_id)
+            if known is None:
+                case = Case(
+                    case_id, suite.benchmark.name, params, suite.keys.repetitions, suite.keys.order, [suite.keys.name]
+                )
+                cases[case_id] = case
+                fresh.append(case)
+            elif known.params != params:
+                raise ConfigError(suite.keys.name, None, f"two cases have the id {case_id}; change `seed` of one")
+            elif suite.keys.name not in known.suites:
+                known.suites.append(suite.keys.name)
+        if not fresh and not any(suite.keys.name in case.suites for case in cases.values()):
+            key = f"{suite.prefix}.exclude" if suite.prefix else "exclude"
+            raise ConfigError(key, None, "leaves no case in this suite", where=suite.where)
+        _assign(fresh, suite, system, batches)
+    return Plan(config, list(cases.values()), batches)
+
+
+def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
+    """Yield the validated cases of a suite; errors name the key as the user wrote it."""
+    limit = config.system.limits.clients
+    matrix = list(points(suite))
+    try:
+        suite.benchmark.params.check_suite(matrix)
+    except ConfigError as error:
+        raise error.at(suite.where, suite.prefix) from None
+    for point in matrix:
+        try:
+            resolved = suite.benchmark.params.resolve(point, config.folders)
+        except ConfigError as error:
+            raise error.at(suite.where, _origin(suite, error.key)) from None
+        for values in resolved:
+            try:
+                params = suite.benchmark.params.model_validate(values)
+            except ValidationError as error:
+                raise _cross_error(error, suite, values) from None
+            clients = getattr(params, "clients", 1)
+            if clients > limit:
+                key = _key(suite, "clients")
+                problem = f"more clients than system '{config.system.name}' allows"
+                raise ConfigError(key, clients, problem, f"at most {limit} (limits.clients)", suite.where)
+            yield params
+
+
+def _cross_error(error: ValidationError, suite: Suite, values: Mapping[str, Any]) -> ConfigError:
+    """Return the error of a combination; its message begins with the field that it is about."""
+    first = error.errors(include_url=False)[0]
+    problem = first["msg"].removeprefix("Value error, ")
+    name = str(first["loc"][0]) if first["loc"] else problem.split(maxsplit=1)[0].rstrip(":=,")
+    if first["type"] == "missing":
+        problem = "is required"
+    elif name in problem[: len(name)]:
+        problem = problem[len(name) :].lstrip(" :=")
+    return ConfigError(_key(suite, name), values.get(name), problem, where=suite.where)
+
+
+def _origin(suite: Suite, name: str) -> str:
+    """Return the prefix of a field's key: where the user gave it."""
+    head = name.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
+    group = "axes" if head in suite.axes else "zip" if head in suite.zipped else ""
+    return ".".join(part for part in (suite.prefix, group) if part)
+
+
+def _key(suite: Suite, name: str) -> str:
+    prefix = _origin(suite, name)
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _assign(fresh: list[Case], suite: Suite, system: Mapping[str, str], batches: dict[str, Batch]) -> None:
+    """Put new cases into batches by their set-up, and into parts of them when `pack` asks for it."""
+    by_setup: dict[str, list[Case]] = {}
+    for case in fresh:
+        setup = {"benchmark": case.benchmark, "system": system, "setup": case.params.setup_identity()}
+        by_setup.setdefault(f"{case.params.slug()}-{digest(setup, BATCH_DIGITS)}", []).append(case)
+    for base, members in by_setup.items():
+        for case in members:
+            case.batch = base + _part(case.id, len(members), suite.keys.pack)
+            if case.batch not in batches:
+                shared = case.params.model_dump(mode="json", include=set(case.params.setup_names()))
+                batches[case.batch] = Batch(case.batch, case.benchmark, shared)
+            batches[case.batch].cases.append(case)
+
+
+def _part(case_id: str, members: int, pack: int | None) -> str:
+    """Return the suffix of a case's part: leading bits of its id. Cases move only when the number of parts doubles."""
+    if pack is None or members <= 1:
+        return ""
+    if pack == 1:
+        return f"-{case_id}"
+    bits = max(0, (-(-members // pack) - 1).bit_length())
+    return f"-p{int(case_id, 16) >> (4 * CASE_DIGITS - bits):x}of{1 << bits}" if bits else ""
+
+
+def check(plan: Plan, *, machine: bool) -> None:
+    """Check the plan against its budget and, with `machine`, against this machine. Raises the first `ConfigError`."""
+    if machine:
+        _check_machine(plan)
+    config, hours = plan.config, plan.expected_s / 3600
+    if hours > config.keys.budget.node_hours:
+        raise ConfigError(
+            "budget.node_hours",
+            config.keys.budget.node_hours,
+            f"the plan is expected to take {hours:.2f} node-hours; raise the budget or take values out of the axes",
+            where=str(config.files[0]),
+        )
+
+
+def _check_machine(plan: Plan) -> None:
+    """Check what only this machine can tell, once per distinct thing."""
+    known: set[str] = set()
+    registry: dict[str, Benchmark] = benchmarks()
+    suites = {suite.keys.name: suite for suite in plan.config.suites}
+    for case in plan.cases:
+        identity = digest([case.benchmark, case.params.site_identity()])
+        if identity in known:
+            continue
+        known.add(identity)
+        suite = suites[case.suites[0]]
+        for error in registry[case.benchmark].preflight()(case.params, plan.config.system):
+            raise error.at(suite.where, _origin(suite, error.key))
+
+
+def write_specs(plan: Plan, folder: Path) -> None:
+    """Write `specs/<batch>.json` where it has not this content yet: its time tells when the batch changed."""
+    specs = folder / "specs"
+    specs.mkdir(parents=True, exist_ok=True)
+    for batch in plan.batches:
+        path, content = specs / f"{batch}.json", orjson.dumps(plan.spec(batch), option=orjson.OPT_INDENT_2)
+        if not path.exists() or path.read_bytes() != content:
+            aside = path.with_suffix(".tmp")
+            aside.write_bytes(content)
+            aside.replace(path)
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write plan.json, plan.md and one spec per batch into `folder`."""
+    write_specs(plan, folder)
+    (folder / "plan.json").write_bytes(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+    (folder / "plan.md").write_text(markdown(plan), encoding="utf-8")
+
+
+def markdown(plan: Plan) -> str:
+    """Return the plan for a reader: totals, then one row per batch."""
+    totals = plan.summary()["totals"]
+    config = plan.config
+    lines = [
+        f"# Plan of campaign {config.keys.campaign}",
+        "",
+        f"{totals['cases']} cases in {totals['batches']} batches (one job each), "
+        f"{totals['repetitions']} repetitions at most, about {duration(totals['expected_s'])} "
+        f"on system {config.system.name} ({totals['node_hours']:.2f} node-hours of {config.keys.budget.node_hours:g}).",
+        "",
+        "| batch | cases | repetitions | expected |",
+        "|---|---|---|---|",
+    ]
+    for batch in plan.batches.values():
+        repetitions = sum(case.repetitions.max for case in batch.cases)
+        lines.append(f"| {batch.id} | {len(batch.cases)} | {repetitions} | {duration(batch.expected_s)} |")
+    return "\n".join(lines) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for a reader, such as `2 min 38 s`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,87 @@
+"""JSON Schemas for editors, generated from the models that check the YAML: nothing is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+
+from aifbench.benchmark import Benchmark, benchmarks
+from aifbench.campaign.config import CampaignKeys, SuiteKeys
+from aifbench.campaign.system import System
+
+_STRICT = ConfigDict(extra="forbid")
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the schemas by file name."""
+    any_suite: Any = Union[tuple(_suite_model(benchmark) for benchmark in benchmarks().values())]  # noqa: UP007
+    content: dict[str, Any] = {
+        "system": (str | System, Field("laptop", description="name of a file in config/systems, or a mapping")),
+        "suites": (list[str | any_suite], Field(min_length=1, description="suites, or names of suite files")),
+    }
+    campaign = create_model("Campaign", __base__=CampaignKeys, **content)
+    suite = TypeAdapter(any_suite).json_schema() | {"title": "Suite"}
+    found: dict[str, dict[str, Any]] = {
+        "config": TypeAdapter(campaign).json_schema(),
+        "suite": suite,
+        "system": System.model_json_schema(),
+    }
+    return {f"{name}.schema.json": {"$schema": _DRAFT, **schema} for name, schema in found.items()}
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write the schemas into `folder` and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, schema in schemas().items():
+        path = folder / name
+        path.write_bytes(render(schema))
+        paths.append(path)
+    return paths
+
+
+def render(schema: dict[str, Any]) -> bytes:
+    """Return a schema as the content of its file."""
+    return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
+
+
+def _suite_model(benchmark: Benchmark) -> type[BaseModel]:
+    """Return the model of a suite of one benchmark: common keys, fixed values, and axes over the same fields."""
+    title, params = benchmark.name.capitalize(), benchmark.params
+    fields = {name: field for name, field in params.model_fields.items() if not field.exclude}
+
+    def model(suffix: str, form: Callable[[Any], Any]) -> Any:
+        content: dict[str, Any] = {
+            name: (form(field.rebuild_annotation()) | None, Field(None, description=field.description))
+            for name, field in fields.items()
+        }
+        return create_model(f"{title}{suffix}", __config__=_STRICT, **content)
+
+    axes = model("Axes", _one_or_many)
+    clause = model("Where", _one_or_many)
+    point = model("Point", lambda kind: kind)
+    keys: dict[str, Any] = {
+        "benchmark": (Literal[benchmark.name], Field(description="benchmark of this suite")),
+        "axes": (axes, Field(default_factory=axes, description="product of all values")),
+        "zip": (axes, Field(default_factory=axes, description="lists of one length, taken together")),
+        "exclude": (_many(clause), Field([], description="points to leave out; a list means any of its values")),
+        "include": (_many(point), Field([], description="extra points")),
+    }
+    for name, field in fields.items():
+        form = params.suite_field(name)
+        kind: Any = form[0] if form else field.rebuild_annotation()
+        keys[name] = (kind | None, Field(None, description=field.description))
+    return create_model(f"{title}Suite", __base__=SuiteKeys, **keys)
+
+
+def _many(kind: Any) -> Any:
+    return list[kind]
+
+
+def _one_or_many(kind: Any) -> Any:
+    return kind | list[kind]

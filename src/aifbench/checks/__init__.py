@@ -1,0 +1,1 @@
+"""Verdicts: pure functions that return reasons against a number, or cautions about it."""

@@ -1,0 +1,74 @@
+"""Was the load that was asked for really there? Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def littles_law(throughput_per_s: float, residence_s: float, clients: int, tolerance: float = 0.05) -> list[str]:
+    """Return the reason, if any, why a closed loop of `clients` was not kept busy.
+
+    In a closed loop without think time N = X R: the clients equal throughput (operations/s) times mean residence (s),
+    both over the same window. A product below N means that clients waited for something that is not in the latencies
+    (the load generator itself); above N, that latencies contain more than the operation.
+    Source: J. D. C. Little, 1961; Denning and Buzen, operational analysis, 1978.
+    """
+    in_flight = throughput_per_s * residence_s
+    if abs(in_flight - clients) <= tolerance * clients:
+        return []
+    return [
+        f"Little's law does not hold: {throughput_per_s:.4g} operations/s x {residence_s:.4g} s "
+        f"= {in_flight:.3g} in flight, but {clients} clients (tolerance {tolerance:.0%})"
+    ]
+
+
+@dataclass(frozen=True)
+class SteadyWindow:
+    """The stretch (s) in which every client of a closed loop had begun and none had finished, and what ran in it.
+
+    Operations that the window cuts count by the part of them inside: `operations` is a sum of such parts, `busy_s` the
+    time of operations inside, summed over clients.
+    """
+
+    start_s: float
+    end_s: float
+    operations: float
+    busy_s: float
+    touched: int
+    """Number of operations of which some part is inside."""
+
+    @property
+    def length_s(self) -> float:
+        """Length of the window in s."""
+        return self.end_s - self.start_s
+
+    @property
+    def in_flight(self) -> float:
+        """Time average of operations in flight."""
+        return self.busy_s / self.length_s
+
+    def reasons(self, clients: int) -> list[str]:
+        """Return the reason, if any, why `clients` were not kept busy (see `littles_law`)."""
+        if not self.operations:
+            return []
+        return littles_law(self.operations / self.length_s, self.busy_s / self.operations, clients)
+
+
+def steady_window(
+    clients: NDArray[np.int64], begin_s: NDArray[np.float64], end_s: NDArray[np.float64]
+) -> SteadyWindow | None:
+    """Return the steady window of operations (one row each; NaN where a stamp is missing), None if there is none."""
+    known = ~(np.isnan(begin_s) | np.isnan(end_s))
+    if not known.any() or set(clients) - set(clients[known]):
+        return None
+    owner, begin, end = clients[known], begin_s[known], end_s[known]
+    groups = [owner == client for client in np.unique(owner)]
+    start, stop = max(float(begin[mine].min()) for mine in groups), min(float(end[mine].max()) for mine in groups)
+    if stop <= start:
+        return None
+    inside = np.clip(np.minimum(end, stop) - np.maximum(begin, start), 0.0, None)
+    share = np.divide(inside, end - begin, out=np.zeros_like(inside), where=end > begin)
+    return SteadyWindow(start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)))

@@ -1,0 +1,163 @@
+"""The command line: `aifbench plan · run · collect · report · gate · schema`. Rules of the workflow are these."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from aifbench.campaign.errors import ConfigError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Benchmarks of AI factories: retrieval, inference and storage, from one YAML file to a report.\n\n"
+    "A whole campaign is run by Snakemake: `snakemake --profile profiles/laptop --configfile FILE`.",
+)
+
+Results = Annotated[
+    Path, typer.Argument(help="Results folder of a campaign, such as results/laptop.", show_default=False)
+]
+
+
+@app.command()
+def plan(
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="Campaign file; repeat it to lay one over another.",
+            show_default="config/config.yaml",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace one top-level key.", show_default=False),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write plan.json, plan.md and the specs into the results folder.")
+    ] = False,
+    check_machine: Annotated[
+        bool, typer.Option(help="Also check what only this machine can tell: files, free space, reachable URLs.")
+    ] = True,
+) -> None:
+    """Show what a campaign will do: cases, batches, expected time. Starts nothing.
+
+    Example: aifbench plan --config config/config.yaml
+    """
+    from aifbench.campaign.config import DEFAULT_CONFIG, load_config
+    from aifbench.campaign.plan import check, make_plan, markdown, write_plan
+
+    made = make_plan(load_config(config or [DEFAULT_CONFIG], overrides(setting or [])))
+    check(made, machine=check_machine)
+    if write:
+        write_plan(made, made.config.results)
+    typer.echo(markdown(made), nl=False)
+
+
+@app.command()
+def run(
+    spec: Annotated[
+        Path, typer.Option(help="Spec of the batch, as `aifbench plan --write` makes it.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the batch; what it holds already is not measured again.", show_default=False)
+    ],
+    done: Annotated[
+        Path | None, typer.Option(help="File to write when all repetitions are recorded.", show_default=False)
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Readable copy of the batch's log.", show_default=False)] = None,
+) -> None:
+    """Run one batch, or what is left of it.
+
+    Exit code: 0 all is recorded (a failed case is data), 1 the infrastructure broke, 2 the configuration cannot work
+    here, 143 ended by a signal.
+    """
+    from aifbench.runner.batch import run_batch
+
+    raise typer.Exit(run_batch(spec, out, done, log))
+
+
+@app.command()
+def collect(results: Results) -> None:
+    """Gather the records of all batches into tables/*.parquet and cases.csv. Works on partial results."""
+    from aifbench.records.collect import collect as gather
+    from aifbench.records.collect import write_tables
+
+    tables = gather(results)
+    write_tables(tables, results)
+    typer.echo(" · ".join(f"{count} {state}" for state, count in tables.counts().items()))
+
+
+@app.command()
+def report(results: Results) -> None:
+    """Write report/index.html and report/figures from whatever is recorded so far."""
+    from aifbench.records.collect import collect as gather
+    from aifbench.records.collect import write_tables
+    from aifbench.report import build
+
+    write_tables(gather(results), results)
+    typer.echo(build(results).path)
+
+
+@app.command()
+def gate(
+    results: Results,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write when every planned case is valid.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the line to remember; exit code 1 unless every planned case is valid."""
+    from aifbench.gate import passed, summary_line
+    from aifbench.records.collect import collect as gather
+
+    tables = gather(results)
+    line = summary_line(tables, results)
+    typer.echo(line, err=True)
+    if not passed(tables):
+        raise typer.Exit(1)
+    if out:
+        out.write_text(line + "\n", encoding="utf-8")
+
+
+@app.command()
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Folder for the JSON Schemas.")] = Path("workflow/schemas"),
+) -> None:
+    """Write the JSON Schemas of campaign, suite and system files, from the same models that check them."""
+    from aifbench.campaign.schema import write_schemas
+
+    for path in write_schemas(folder):
+        typer.echo(path)
+
+
+def overrides(settings: list[str]) -> dict[str, Any]:
+    """Return `KEY=VALUE` texts as a mapping; values are YAML."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign or not key:
+            raise ConfigError("--set", setting, "needs the form KEY=VALUE")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def main() -> None:
+    """Run the command line; a configuration error is one line and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"aifbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FileNotFoundError as error:
+        print(f"aifbench: {error.filename}: no such file or folder", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What an adapter has to know about its engine: the request for a prompt, and the meaning of the answer's events."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ClassVar
+
+import orjson
+
+from aifbench.load.events import Event, Pieces
+from aifbench.load.http import Target
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One generation to ask for."""
+
+    prompt: str
+    output_tokens: int
+    temperature: float
+    seed: int
+    nonce: str | None = None
+    """Put at the very front of the prompt, so that no cache holds it; None lets the cache serve."""
+
+    @property
+    def text(self) -> str:
+        """The prompt as it is sent."""
+        return self.prompt if self.nonce is None else f"[{self.nonce}] {self.prompt}"
+
+
+@dataclass
+class Answer:
+    """What the events of one answer say. Stamps are CLOCK_MONOTONIC in ns; None: the server did not say.
+
+    A token event is one that carries text of any channel (answer, reasoning, tool call); an empty or role-only event is
+    none. One event may hold several tokens: `tokens` is the server's count.
+    """
+
+    first_event_ns: int | None = None
+    first_visible_ns: int | None = None
+    """First event with text of the answer itself (not reasoning, not a tool call)."""
+    token_ns: list[int] = field(default_factory=list)
+    token_reads: list[int] = field(default_factory=list)
+    """Index of the read that brought each token event."""
+    text: str = ""
+    finish_reason: str | None = None
+    complete: bool = False
+    """Whether the engine said that the answer is finished."""
+    error: str | None = None
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    queue_ms: float | None = None
+    load_ms: float | None = None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+
+    @property
+    def text_sha256(self) -> str:
+        """Digest of the text, to count distinct answers."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def reads_with_several_tokens(self) -> int:
+        """Reads that brought more than one token event: their gaps are bounds, not measurements."""
+        return sum(self.token_reads.count(read) > 1 for read in set(self.token_reads))
+
+    def token(self, event: Event, text: str, *, visible: bool) -> None:
+        """Count one token event."""
+        self.token_ns.append(event.stamp_ns)
+        self.token_reads.append(event.read)
+        self.text += text
+        if visible and self.first_visible_ns is None:
+            self.first_visible_ns = event.stamp_ns
+
+
+class Adapter(ABC):
+    """One engine at one base URL."""
+
+    keeps_connections: ClassVar[bool] = True
+    """Whether the engine keeps a connection after a streamed answer, or says that it does not."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.target = Target.of(endpoint)
+
+    @abstractmethod
+    def request(self, ask: Ask) -> bytes:
+        """Return the whole HTTP request for `ask`."""
+
+    @abstractmethod
+    def parse(self, body: Pieces) -> Answer:
+        """Return the meaning of a streamed body. Bytes that make no sense give an answer with an error."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return versions, model digest and settings as far as the server tells them (not while it is measured)."""
+
+    @abstractmethod
+    def fixes_length(self) -> bool:
+        """Return whether the engine was told to go on past the end of an answer up to the tokens asked for."""
+
+
+def loads(event: Event) -> dict[str, Any]:
+    """Return an event's JSON object. Raises ValueError for anything else."""
+    value = orjson.loads(event.data)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def tolerant(parse: Callable[[Any, Pieces], Answer]) -> Callable[[Any, Pieces], Answer]:
+    """Turn what a wrongly shaped event raises into an answer with an error: a server's fault is data, not a crash."""
+
+    @wraps(parse)
+    def wrapper(self: Any, body: Pieces) -> Answer:
+        try:
+            return parse(self, body)
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            return Answer(error=f"not understood: {type(error).__name__}: {error}"[:200])
+
+    return wrapper
+
+
+def number(values: dict[str, Any], key: str, scale: float = 1.0) -> float | None:
+    """Return a number of a JSON object times `scale`, or None where it is absent."""
+    value = values.get(key)
+    return None if value is None else float(value) * scale
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """Return the sum, or None where a part is absent."""
+    return (
+        None if any(value is None for value in values) else float(sum(value for value in values if value is not None))
+    )

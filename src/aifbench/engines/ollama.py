@@ -1,0 +1,106 @@
+"""Ollama's native API: /api/generate and /api/chat, streamed as newline-delimited JSON.
+
+Of its times only `total_duration` holds the wait for a free slot, so queue = total - load - prompt_eval - eval.
+`load_duration` is some ten ms even when the model is loaded. `prompt_eval_count` counts cached tokens too, and how many
+of them were cached is not said.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from aifbench.engines.base import Adapter, Answer, Ask, loads, number, tolerant, total
+from aifbench.engines.settings import Ollama
+from aifbench.load.events import Pieces, ndjson
+from aifbench.load.plain import get_json
+
+MS_PER_NS = 1e-6
+SHOWN = ("family", "parameter_size", "quantization_level", "format")
+
+
+class OllamaAdapter(Adapter):
+    """Speaks to an Ollama server. It cannot be told to ignore the end of an answer."""
+
+    def __init__(self, endpoint: str, settings: Ollama) -> None:
+        super().__init__(endpoint)
+        self.settings = settings
+
+    def request(self, ask: Ask) -> bytes:
+        """Return the whole HTTP request for `ask`; all options that have site-dependent defaults are set."""
+        chat = self.settings.api == "chat"
+        body = {
+            "model": self.settings.model,
+            **({"messages": [{"role": "user", "content": ask.text}]} if chat else {"prompt": ask.text}),
+            "stream": True,
+            "keep_alive": self.settings.keep_alive,
+            "options": {
+                "num_predict": ask.output_tokens,
+                "num_ctx": self.settings.context,
+                "temperature": ask.temperature,
+                "seed": ask.seed or 1,  # 0 asks for a random seed
+            },
+        }
+        return self.target.request(f"/api/{self.settings.api}", orjson.dumps(body))
+
+    @tolerant
+    def parse(self, body: Pieces) -> Answer:
+        """Return the meaning of the lines; the last one carries the counts and the server's times."""
+        answer = Answer()
+        for event in ndjson(body):
+            answer.first_event_ns = answer.first_event_ns or event.stamp_ns
+            value = loads(event)
+            if value.get("error"):
+                answer.error = str(value["error"])[:200]
+                continue
+            message = value.get("message") or value
+            visible = message.get("content") or value.get("response") or ""
+            hidden = message.get("thinking") or ""
+            if visible or hidden:
+                answer.token(event, visible or hidden, visible=bool(visible))
+            if value.get("done"):
+                answer.complete = True
+                answer.finish_reason = value.get("done_reason")
+                answer.tokens = value.get("eval_count")
+                answer.prompt_tokens = value.get("prompt_eval_count")
+                answer.load_ms = number(value, "load_duration", MS_PER_NS)
+                answer.prefill_ms = number(value, "prompt_eval_duration", MS_PER_NS)
+                answer.decode_ms = number(value, "eval_duration", MS_PER_NS)
+                whole = number(value, "total_duration", MS_PER_NS)
+                known = total([answer.load_ms, answer.prefill_ms, answer.decode_ms])
+                answer.queue_ms = None if whole is None or known is None else max(0.0, whole - known)
+        return answer
+
+    def fixes_length(self) -> bool:
+        """Return False: an answer may end before the tokens asked for."""
+        return False
+
+    def describe(self) -> dict[str, Any]:
+        """Return the server's version, the model's digest and where the model is loaded."""
+        import ollama
+
+        facts: dict[str, Any] = {
+            "engine": "ollama",
+            "version": (get_json(self.target, "/api/version") or {}).get("version"),
+            "model": self.settings.model,
+        }
+        client = ollama.Client(host=self.settings.url, timeout=10, trust_env=False)
+        try:
+            listed, loaded = client.list().models, client.ps().models
+            details = client.show(self.settings.model).details
+        except (ollama.ResponseError, ConnectionError, OSError) as error:
+            return {**facts, "problem": str(error)[:200]}
+        names = {self.settings.model, f"{self.settings.model}:latest"}
+        for model in listed:
+            if model.model in names:
+                facts |= {"model_digest": model.digest, "model_bytes": int(model.size) if model.size else None}
+        for process in loaded:
+            if process.model in names:
+                size, vram = int(process.size or 0), int(process.size_vram or 0)
+                facts |= {
+                    "loaded_bytes": size,
+                    "loaded_gpu_bytes": vram,
+                    "loaded_context": getattr(process, "context_length", None),
+                }
+        return facts | {key: getattr(details, key, None) for key in SHOWN}

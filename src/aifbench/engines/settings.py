@@ -1,0 +1,85 @@
+"""What a user says about an engine (pure). Each kind has its own strict model; `kind` tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("not a URL such as http://host:8000")
+    if parts.username is not None:
+        raise ValueError("a URL must not carry a user or a key; name a variable in api_key_env")
+    return value.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
+class _Engine(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LlamaCpp(_Engine):
+    """The embedded engine: llama.cpp's own server, started and stopped by the batch on 127.0.0.1."""
+
+    kind: Literal["llamacpp"] = Field(description="embedded llama.cpp server")
+    model: str = Field(
+        "smollm2-135m",
+        min_length=1,
+        description="`smollm2-135m` (from an installed package) or the path of a .gguf file",
+    )
+    slots: int = Field(
+        8, ge=1, le=256, description="sequences that are decoded in parallel; more clients wait in a queue"
+    )
+    threads: int = Field(0, ge=0, le=1024, description="compute threads; 0: one per core that the job may use")
+    context: int = Field(2048, ge=128, description="context per slot in tokens (prompt and answer)")
+
+
+class OpenAI(_Engine):
+    """A server that is already there and speaks OpenAI's API (vLLM, SGLang, TGI, llama.cpp)."""
+
+    kind: Literal["openai"] = Field(description="OpenAI-compatible server")
+    url: Url = Field(description="base URL, such as http://host:8000 (then /v1 is added) or http://host:8000/v1")
+    model: str = Field(min_length=1, description="name of the model as the server knows it")
+    api: Literal["chat", "completions"] = Field("chat", description="endpoint: /chat/completions or /completions")
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="name of the environment variable that holds the key"
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="more fields of the request's body, such as {ignore_eos: true}"
+    )
+
+
+class Ollama(_Engine):
+    """An Ollama server that is already there, through its native API."""
+
+    kind: Literal["ollama"] = Field(description="Ollama server, native API")
+    url: Url = Field("http://127.0.0.1:11434", description="base URL")
+    model: str = Field("mistral", min_length=1, description="name of a model that the server has")
+    api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
+    context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
+    keep_alive: str = Field(
+        "30m", pattern=r"^-?\d+(ms|s|m|h)$", description="how long the model stays loaded after a request"
+    )
+
+
+def _tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return f"[{kind}]"
+
+
+Engine = Annotated[
+    Annotated[LlamaCpp, Tag("[llamacpp]")] | Annotated[OpenAI, Tag("[openai]")] | Annotated[Ollama, Tag("[ollama]")],
+    Discriminator(
+        _tag,
+        custom_error_type="engine_kind",
+        custom_error_message="needs a mapping with a `kind`: llamacpp, openai or ollama",
+    ),
+]
+"""One engine, told apart by `kind`. Tags in brackets stay out of the key that an error names."""

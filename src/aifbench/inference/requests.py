@@ -1,0 +1,116 @@
+"""The requests of a case, and what came back as raw columns: one row per request. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from aifbench.engines.base import Adapter, Answer, Ask
+from aifbench.inference.params import InferenceParams
+from aifbench.load.client import Exchange
+from aifbench.load.http import FramingError, body_pieces
+
+STAGGER_S, LONGEST_STAGGER_S = 0.01, 0.7
+"""Clients start one in each 10 ms, all within 0.7 s, so that they do not run in lockstep."""
+
+
+def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) -> Ask:
+    """Return one generation to ask for. `part` (`warmup`, `measure`) keeps the nonces of both apart."""
+    nonce = None
+    if params.cache == "cold":
+        nonce = hashlib.sha256(f"{seed} {part} {client} {index}".encode()).hexdigest()[:16]
+    return Ask(params.prompt_text, params.output_tokens, params.temperature, seed, nonce)
+
+
+def payloads(adapter: Adapter, params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
+    """Return the requests of each client; those with the same content are one object."""
+    count = params.warmup_requests if part == "warmup" else params.requests
+    if params.cache == "warm-same":
+        return [[adapter.request(ask(params, seed, 0, 0, part))] * count] * params.clients
+    return [
+        [adapter.request(ask(params, seed, client, index, part)) for index in range(count)]
+        for client in range(params.clients)
+    ]
+
+
+def start_offsets(clients: int, seed: int) -> list[float]:
+    """Return when each client sends its first request, in seconds: seeded random order and place in its slot."""
+    if clients == 1:
+        return [0.0]
+    slot_s = min(STAGGER_S, LONGEST_STAGGER_S / clients)
+    generator = random.Random(seed)
+    slots = list(range(clients))
+    generator.shuffle(slots)
+    return [(slot + generator.random()) * slot_s for slot in slots]
+
+
+def understand(adapter: Adapter, exchange: Exchange) -> tuple[int | None, Answer, str | None]:
+    """Return (first byte, answer, class of the error) of one exchange."""
+    first_byte = exchange.pieces[0][0] if exchange.pieces else None
+    try:
+        _, body = body_pieces(exchange.pieces)
+    except FramingError as error:
+        return first_byte, Answer(error=str(error)), exchange.error or "protocol"
+    if exchange.error is not None:
+        return first_byte, adapter.parse(body) if exchange.status == 200 else Answer(), exchange.error
+    if exchange.status != 200:
+        text = b"".join(data for _, data in body)[:200].decode("utf-8", "replace")
+        return first_byte, Answer(error=" ".join(text.split())), f"http_{exchange.status}"
+    answer = adapter.parse(body)
+    if answer.error is not None:
+        return first_byte, answer, "server_error"
+    if not answer.complete:
+        return first_byte, answer, "early_close"
+    return first_byte, answer, None if answer.token_ns else "no_token"
+
+
+def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Return (raw columns, first message of each class of error). Stamps are CLOCK_MONOTONIC in ns, absent is None.
+
+    client, index; scheduled_ns, send_ns, sent_ns, first_byte_ns, first_event_ns, first_token_ns, first_visible_ns,
+    end_ns; token_ns (a list: the stamp of each token event); tokens, prompt_tokens, cached_tokens (as the server
+    counts); connection_reused; status; error (class); finish_reason; server_queue_ms, server_load_ms,
+    server_prefill_ms, server_decode_ms; answer_sha256; reads_with_several_events; bytes_received.
+    """
+    rows: list[dict[str, Any]] = []
+    messages: dict[str, str] = {}
+    for exchange in exchanges:
+        first_byte, answer, error = understand(adapter, exchange)
+        if error is not None:
+            messages.setdefault(error, answer.error or "")
+        rows.append(_row(exchange, first_byte, answer, error))
+    return {name: [row[name] for row in rows] for name in rows[0]}, {
+        key: text for key, text in messages.items() if text
+    }
+
+
+def _row(exchange: Exchange, first_byte: int | None, answer: Answer, error: str | None) -> dict[str, Any]:
+    return {
+        "client": exchange.client,
+        "index": exchange.index,
+        "scheduled_ns": exchange.scheduled_ns,
+        "send_ns": exchange.send_ns,
+        "sent_ns": exchange.sent_ns,
+        "first_byte_ns": first_byte,
+        "first_event_ns": answer.first_event_ns,
+        "first_token_ns": answer.token_ns[0] if answer.token_ns else None,
+        "first_visible_ns": answer.first_visible_ns,
+        "end_ns": exchange.end_ns,
+        "token_ns": answer.token_ns,
+        "tokens": answer.tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "cached_tokens": answer.cached_tokens,
+        "connection_reused": exchange.connection_reused,
+        "status": exchange.status,
+        "error": error,
+        "finish_reason": answer.finish_reason,
+        "server_queue_ms": answer.queue_ms,
+        "server_load_ms": answer.load_ms,
+        "server_prefill_ms": answer.prefill_ms,
+        "server_decode_ms": answer.decode_ms,
+        "answer_sha256": answer.text_sha256 if answer.token_ns else None,
+        "reads_with_several_events": answer.reads_with_several_tokens,
+        "bytes_received": sum(len(data) for _, data in exchange.pieces),
+    }

@@ -1,0 +1,69 @@
+"""The server of an inference batch: started here (llamacpp) or already there (openai, ollama)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aifbench.benchmark import Server, ServerNotReady
+from aifbench.campaign.params import Params
+from aifbench.engines.adapters import adapter
+from aifbench.engines.base import Ask
+from aifbench.engines.llamacpp import command
+from aifbench.engines.settings import LlamaCpp
+from aifbench.inference.params import InferenceParams
+from aifbench.inference.requests import understand
+from aifbench.load.client import StreamingClient
+
+POLL_S = 0.1
+READY_TOKENS = 4
+
+
+class InferenceServer(Server):
+    """Starts, awaits and describes the engine of a batch."""
+
+    def command(self, params: Params, port: int) -> list[str] | None:
+        """Return the command of the embedded engine, None for a server that is already there."""
+        engine = _of(params).engine
+        return command(engine, port) if isinstance(engine, LlamaCpp) else None
+
+    def endpoint(self, params: Params, port: int) -> str:
+        """Return the base URL of the engine."""
+        engine = _of(params).engine
+        return f"http://127.0.0.1:{port}" if isinstance(engine, LlamaCpp) else engine.url
+
+    def wait_ready(self, endpoint: str, params: Params, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+        """Ask for a few tokens until they come. Returns `ready_s` and `first_answer_s`."""
+        engine = adapter(_of(params).engine, endpoint)
+        payload = engine.request(Ask("Say hello.", READY_TOKENS, 0.0, 1))
+        start = time.monotonic()
+        seen = "no answer"
+        with StreamingClient(engine.target, 1, reuse=engine.keeps_connections, connect_timeout_s=1.0) as client:
+            while (left := timeout_s - (time.monotonic() - start)) > 0:
+                if not alive():
+                    raise ServerNotReady(f"the server ended before it was ready (last seen: {seen})")
+                exchange = client.run([[payload]], [0.0], timeout_s=left).exchanges[0]
+                _, answer, error = understand(engine, exchange)
+                if error is None and exchange.send_ns is not None and exchange.end_ns is not None:
+                    return {
+                        "ready_s": time.monotonic() - start,
+                        "first_answer_s": (exchange.end_ns - exchange.send_ns) / 1e9,
+                    }
+                seen = f"{error}: {answer.error}" if answer.error else str(error)
+                if error in {"http_400", "http_401", "http_403", "http_404"}:
+                    break
+                time.sleep(min(POLL_S, max(0.0, left)))
+        raise ServerNotReady(f"no token from {endpoint} within {timeout_s:g} s (last seen: {seen})")
+
+    def describe(self, endpoint: str, params: Params) -> dict[str, Any]:
+        """Return versions, model digest and settings as the server tells them."""
+        return adapter(_of(params).engine, endpoint).describe()
+
+
+def _of(params: Params) -> InferenceParams:
+    assert isinstance(params, InferenceParams)
+    return params
+
+
+SERVER = InferenceServer

@@ -1,0 +1,97 @@
+"""The instrument's own error: the client's figures against a server that says when it really wrote.
+
+Both run on one machine and read one clock. The error of a time to first token is what the client adds at both ends:
+(stamp of the first token - the server's write of it) + (request given to the kernel - stamp before that). The wake-up
+of the planted server is none of it. The error of a gap is the client's gap minus the server's.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from aifbench.load.client import Exchange, StreamingClient
+from aifbench.load.events import sse
+from aifbench.load.http import Target, body_pieces
+from aifbench.load.planted import planted_server
+from aifbench.stats.quantiles import needed
+
+TTFT_MS, GAP_MS, TOKENS = 6.0, 4.0, 3
+"""Short answers, so that a second holds many first tokens; 16 ms per request with its turn-around."""
+QUANTILES = (0.99, 0.95, 0.9, 0.5)
+
+
+def calibrate(clients: int, seed: int, seconds: float = 1.8) -> dict[str, Any]:
+    """Measure the error of the streaming client at `clients` concurrent streams on this machine.
+
+    Returns clients, requests, tokens_per_s (the load of the calibration), stamp_source, client_cpu_s and, for
+    `ttft_error_s` and `gap_error_s`, the figures of `summary` in seconds.
+    """
+    answer_s = (TTFT_MS + (TOKENS - 1) * GAP_MS) / 1e3
+    requests = max(2, int(seconds / (answer_s + 0.002)))
+    body = orjson.dumps({"stream": True, "planted": {"ttft_ms": TTFT_MS, "gap_ms": GAP_MS, "tokens": TOKENS}})
+    offsets = [random.Random(seed + client).uniform(0, answer_s) for client in range(clients)]
+    with planted_server() as url:
+        target = Target.of(url)
+        payload = target.request("/v1/chat/completions", body)
+        with StreamingClient(target, clients) as client:
+            client.run([[payload] * 2] * clients, offsets, timeout_s=10)
+            load = client.run([[payload] * requests] * clients, offsets, timeout_s=10)
+    pairs = [errors for exchange in load.exchanges if (errors := exchange_errors(exchange)) is not None]
+    if not pairs:
+        raise RuntimeError(f"calibration: no request of {len(load.exchanges)} was answered")
+    tokens = sum(len(gaps) + 1 for _, gaps in pairs)
+    return {
+        "clients": clients,
+        "requests": len(pairs),
+        "failed": len(load.exchanges) - len(pairs),
+        "tokens_per_s": tokens / ((load.end_ns - load.start_ns) / 1e9),
+        "stamp_source": load.stamp_source,
+        "client_cpu_s": load.cpu_s,
+        "ttft_error_s": summary(np.array([ttft for ttft, _ in pairs]) / 1e9),
+        "gap_error_s": summary(np.concatenate([gaps for _, gaps in pairs]) / 1e9),
+    }
+
+
+def exchange_errors(exchange: Exchange) -> tuple[int, NDArray[np.int64]] | None:
+    """Return (error of the time to first token, errors of the gaps) of one answer in ns, or None if it failed."""
+    if exchange.error or exchange.status != 200 or exchange.send_ns is None or exchange.sent_ns is None:
+        return None
+    _, body = body_pieces(exchange.pieces)
+    stamps, truth = [], None
+    for event in sse(body):
+        if event.data == b"[DONE]":
+            continue
+        value = orjson.loads(event.data)
+        truth = value.get("planted", truth)
+        if value["choices"] and value["choices"][0]["delta"].get("content"):
+            stamps.append(event.stamp_ns)
+    if truth is None or len(truth["written_ns"]) != len(stamps):
+        return None
+    written = np.array(truth["written_ns"], dtype=np.int64)
+    lateness = np.array(stamps, dtype=np.int64) - written
+    return int(lateness[0]) + exchange.sent_ns - exchange.send_ns, lateness[1:] - lateness[:-1]
+
+
+def summary(errors: NDArray[np.float64]) -> dict[str, Any]:
+    """Return n, median (signed), quantiles of the absolute error that n supports, its maximum and `bound`.
+
+    `bound` is the largest quantile of the absolute error that n supports (`bound_quantile`): the figure that stands
+    behind a result as the instrument's error. Below 20 observations it is the maximum.
+    """
+    size = np.abs(errors)
+    n = int(size.size)
+    known = {f"p{q * 100:g}": float(np.quantile(size, q)) for q in QUANTILES if n >= needed(q)}
+    name = next(iter(known), "max")
+    return {
+        "n": n,
+        "median": float(np.median(errors)),
+        **known,
+        "max": float(size.max()),
+        "bound": known.get(name, float(size.max())),
+        "bound_quantile": name,
+    }

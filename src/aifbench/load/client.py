@@ -1,0 +1,454 @@
+"""Closed-loop streaming client: one thread, non-blocking sockets, stamps at the receive, nothing parsed on the way.
+
+Each client owns one connection, opened before the run and kept. While requests are under way the receive path appends
+(stamps, bytes) and looks for the end of the response; events are parsed after the run. Where the kernel stamps received
+segments (SO_TIMESTAMPNS, CLOCK_REALTIME) those stamps are turned to CLOCK_MONOTONIC and used, unless the distance of
+the two clocks moved by more than 0.1 ms during the run. TLS and other systems use the time after the read.
+A kernel stamp is that of the last segment in a read, so a read with several events bounds their times from above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import heapq
+import selectors
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aifbench.load.http import FramingError, Response, Target
+
+READ_BYTES = 65536
+ANCILLARY_BYTES = 64
+SO_TIMESTAMPNS = 35
+"""Linux, also the type of the control message; the socket module of this Python has no name for it."""
+MAX_CLOCK_STEP_NS = 100_000
+_TIMESPEC = struct.Struct("@ll")
+
+
+@dataclass
+class Exchange:
+    """One request and what came back. Times are CLOCK_MONOTONIC in ns; None: it did not come to that."""
+
+    client: int
+    index: int
+    scheduled_ns: int
+    """When the schedule wanted it sent: the client's start, or the end of its last request."""
+    connection_reused: bool = False
+    """Whether the connection had carried a request before; a new one is opened outside of send to end."""
+    send_ns: int | None = None
+    """Before the first byte was given to the kernel."""
+    sent_ns: int | None = None
+    """After the last byte was given to the kernel."""
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)
+    """(stamp, bytes) of each read, response head included."""
+    end_ns: int | None = None
+    """Stamp of the read that completed the response, or when it was given up."""
+    status: int | None = None
+    error: str | None = None
+    """Class of the error: connect, tls, reset, timeout (no byte came), stall (it began), early_close, protocol."""
+
+
+@dataclass
+class Load:
+    """One run of the client."""
+
+    exchanges: list[Exchange]
+    start_ns: int
+    end_ns: int
+    cpu_s: float
+    """CPU time of this process while the run lasted."""
+    stamp_source: str
+    """`kernel` or `read`; with `kernel`, exchanges whose reads were not all stamped use read stamps."""
+    exchanges_with_read_stamps: int
+    clock_offset_start_ns: int
+    clock_offset_end_ns: int
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC before and after."""
+    connections_opened: int
+
+
+def clock_offset_ns() -> int:
+    """Return CLOCK_REALTIME minus CLOCK_MONOTONIC, from the tightest of 20 pairs of readings."""
+    best, offset = None, 0
+    for _ in range(20):
+        before = time.monotonic_ns()
+        wall = time.time_ns()
+        width = time.monotonic_ns() - before
+        if best is None or width < best:
+            best, offset = width, wall - before - width // 2
+    return offset
+
+
+_Ancillary = tuple[int, int, bytes]
+_Read = tuple[int, Sequence[_Ancillary], bytes]
+"""Time after the read, control messages, bytes."""
+
+
+class _Client:
+    """One closed loop: its connection, its requests and the exchange under way."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sock: socket.socket | None = None
+        self.used = False
+        self.requests: Sequence[bytes] = ()
+        self.next = 0
+        self.exchange: Exchange | None = None
+        self.response = Response()
+        self.reads: list[_Read] = []
+        self.unsent = memoryview(b"")
+        self.connecting = False
+        self.handshaking = False
+
+
+class StreamingClient:
+    """Keeps `clients` connections to one target and runs closed loops over them.
+
+    `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
+    connection of its own, opened before its timed span.
+    """
+
+    def __init__(self, target: Target, clients: int, *, reuse: bool = True, connect_timeout_s: float = 5.0) -> None:
+        self.target = target
+        self._reuse = reuse
+        self.connections_opened = 0
+        self._connect_timeout_s = connect_timeout_s
+        self._selector = selectors.DefaultSelector()
+        self._clients = [_Client(number) for number in range(clients)]
+        self._address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
+        self._tls = ssl.create_default_context() if target.tls else None
+        self._raw: list[tuple[Exchange, list[_Read]]] = []
+        self._waiting: list[tuple[int, int]] = []
+        self._deadlines: deque[tuple[int, Exchange, _Client]] = deque()
+        self._timeout_ns = 0
+        self._active = 0
+
+    def __enter__(self) -> StreamingClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients:
+            self._drop(client)
+        self._selector.close()
+
+    def run(self, requests: Sequence[Sequence[bytes]], offsets_s: Sequence[float], timeout_s: float) -> Load:
+        """Send each client's requests in a row, the first of them `offsets_s` after the start; return all exchanges.
+
+        `requests[k]` are the whole HTTP requests of client k. A request that fails is kept and the client goes on.
+        """
+        self._raw = []
+        self._open_connections()
+        opened = self.connections_opened
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            offset_start = clock_offset_ns()
+            cpu = time.process_time_ns()
+            start = time.monotonic_ns()
+            self._loop(requests, [start + int(offset * 1e9) for offset in offsets_s], int(timeout_s * 1e9))
+            end = time.monotonic_ns()
+            cpu = time.process_time_ns() - cpu
+            offset_end = clock_offset_ns()
+        finally:
+            gc.unfreeze()
+            if collecting:
+                gc.enable()
+        source, fallbacks = self._stamp(offset_start, offset_end)
+        exchanges = sorted((exchange for exchange, _ in self._raw), key=lambda e: (e.client, e.index))
+        return Load(
+            exchanges,
+            start,
+            end,
+            cpu / 1e9,
+            source,
+            fallbacks,
+            offset_start,
+            offset_end,
+            self.connections_opened - opened,
+        )
+
+    # -- connections
+
+    def _open_connections(self) -> None:
+        """Open what is missing, before the run. What cannot be opened now is tried again by its first request."""
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+        with contextlib.suppress(OSError):
+            found = socket.getaddrinfo(self.target.host, self.target.port, type=socket.SOCK_STREAM)
+            self._address = found[0]
+        for client in self._clients:
+            if client.sock is not None and _closed_by_peer(client.sock):
+                self._drop(client)
+            if client.sock is None:
+                self._connect_blocking(client)
+            if client.sock is not None:
+                self._selector.register(client.sock, selectors.EVENT_READ, client)
+
+    def _connect_blocking(self, client: _Client) -> None:
+        client.sock = sock = self._new_socket()
+        try:
+            sock.settimeout(self._connect_timeout_s)
+            sock.connect(self._address[4])
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            sock.setblocking(False)
+        except OSError:
+            self._drop(client)
+            return
+        self.connections_opened += 1
+
+    def _new_socket(self) -> socket.socket:
+        sock = socket.socket(*self._address[:3])
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            return self._tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self.target.host)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        return sock
+
+    def _drop(self, client: _Client) -> None:
+        if client.sock is None:
+            return
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.sock)
+        client.sock.close()
+        client.sock, client.used, client.connecting, client.handshaking = None, False, False, False
+
+    # -- the loop
+
+    def _loop(self, requests: Sequence[Sequence[bytes]], starts: Sequence[int], timeout_ns: int) -> None:
+        waiting, deadlines = self._waiting, self._deadlines
+        waiting.clear()
+        deadlines.clear()
+        self._timeout_ns = timeout_ns
+        for client, payloads, at in zip(self._clients, requests, starts, strict=True):
+            client.requests, client.next = payloads, 0
+            if payloads:
+                waiting.append((at, client.number))
+        heapq.heapify(waiting)
+        self._active = len(waiting)
+        while self._active:
+            now = time.monotonic_ns()
+            while waiting and waiting[0][0] <= now:
+                at, number = heapq.heappop(waiting)
+                self._begin(self._clients[number], at)
+            while deadlines and (deadlines[0][1].end_ns is not None or deadlines[0][0] <= now):
+                _, exchange, client = deadlines.popleft()
+                if exchange.end_ns is None:
+                    self._fail(client, self._timeout_class(client), now)
+            wake = min((queue[0][0] for queue in (waiting, deadlines) if queue), default=now)
+            for key, mask in self._selector.select(max(0, wake - time.monotonic_ns()) / 1e9):
+                self._ready(key.data, mask)
+
+    def _timeout_class(self, client: _Client) -> str:
+        if client.connecting:
+            return "connect"
+        if client.handshaking:
+            return "tls"
+        return "stall" if client.reads else "timeout"
+
+    def _begin(self, client: _Client, scheduled_ns: int) -> None:
+        exchange = Exchange(client.number, client.next, scheduled_ns, connection_reused=client.used)
+        client.exchange, client.response, client.reads = exchange, Response(), []
+        client.unsent = memoryview(client.requests[client.next])
+        client.next += 1
+        self._raw.append((exchange, client.reads))
+        self._deadlines.append((time.monotonic_ns() + self._timeout_ns, exchange, client))
+        if client.sock is not None:
+            self._send(client)
+            return
+        try:
+            client.sock = self._new_socket()
+            client.sock.setblocking(False)
+            client.connecting = True
+            error = client.sock.connect_ex(self._address[4])
+        except OSError:
+            self._fail(client, "connect", time.monotonic_ns())
+            return
+        if error not in {0, errno.EINPROGRESS}:
+            self._fail(client, "connect", time.monotonic_ns())
+            return
+        self._selector.register(client.sock, selectors.EVENT_WRITE, client)
+
+    def _ready(self, client: _Client, mask: int) -> None:
+        if client.connecting:
+            self._connected(client)
+        elif client.handshaking:
+            self._handshake(client)
+        elif mask & selectors.EVENT_READ:
+            self._receive(client)
+        elif client.exchange is not None:
+            self._send(client)
+
+    def _connected(self, client: _Client) -> None:
+        assert client.sock is not None
+        if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._fail(client, "connect", time.monotonic_ns())
+            return
+        client.connecting = False
+        self.connections_opened += 1
+        if isinstance(client.sock, ssl.SSLSocket):
+            client.handshaking = True
+            self._handshake(client)
+        else:
+            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+            self._send(client)
+
+    def _handshake(self, client: _Client) -> None:
+        assert isinstance(client.sock, ssl.SSLSocket)
+        try:
+            client.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+            return
+        except ssl.SSLWantWriteError:
+            self._selector.modify(client.sock, selectors.EVENT_WRITE, client)
+            return
+        except OSError:
+            self._fail(client, "tls", time.monotonic_ns())
+            return
+        client.handshaking = False
+        self._selector.modify(client.sock, selectors.EVENT_READ, client)
+        self._send(client)
+
+    def _send(self, client: _Client) -> None:
+        exchange, sock = client.exchange, client.sock
+        assert exchange is not None
+        assert sock is not None
+        if exchange.send_ns is None:
+            exchange.send_ns = time.monotonic_ns()
+        try:
+            sent = sock.send(client.unsent)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = 0
+        except OSError:
+            self._fail(client, "reset", time.monotonic_ns())
+            return
+        client.used = True
+        client.unsent = client.unsent[sent:]
+        if not client.unsent:
+            exchange.sent_ns = time.monotonic_ns()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
+        if self._selector.get_key(sock).events != wanted:
+            self._selector.modify(sock, wanted, client)
+
+    def _receive(self, client: _Client) -> None:
+        sock = client.sock
+        assert sock is not None
+        failed = False
+        try:
+            data, ancillary = _read(sock)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data, ancillary, failed = b"", (), True
+        now = time.monotonic_ns()
+        if client.exchange is None:
+            self._drop(client)
+            return
+        if failed:
+            self._fail(client, "reset", now)
+            return
+        if not data:
+            client.response.end()
+            if not client.response.complete:
+                self._fail(client, "early_close", now)
+                return
+        else:
+            client.reads.append((now, ancillary, data))
+            try:
+                client.response.feed(data)
+            except FramingError:
+                self._fail(client, "protocol", now)
+                return
+        if client.response.complete:
+            self._finish(client, now)
+
+    def _finish(self, client: _Client, now: int) -> None:
+        if client.unsent or not self._reuse or not client.response.reusable:
+            self._drop(client)
+        if self._end(client, now):
+            self._begin(client, now)
+
+    def _fail(self, client: _Client, error: str, now: int) -> None:
+        assert client.exchange is not None
+        client.exchange.error = error
+        self._drop(client)
+        if self._end(client, now):
+            heapq.heappush(self._waiting, (now, client.number))
+
+    def _end(self, client: _Client, now: int) -> bool:
+        """End the exchange under way; return whether the client has another request."""
+        assert client.exchange is not None
+        client.exchange.end_ns = now
+        client.exchange.status = client.response.status
+        client.exchange = None
+        more = client.next < len(client.requests)
+        self._active -= not more
+        return more
+
+    # -- after the run
+
+    def _stamp(self, offset_start: int, offset_end: int) -> tuple[str, int]:
+        """Give each exchange its pieces with the best stamps; return (source, exchanges with read stamps)."""
+        steady = abs(offset_end - offset_start) <= MAX_CLOCK_STEP_NS
+        offset = (offset_start + offset_end) // 2
+        kernel, fallbacks = 0, 0
+        for exchange, reads in self._raw:
+            if not reads:
+                continue
+            stamped = [(_kernel_stamp(ancillary, offset), read_ns, data) for read_ns, ancillary, data in reads]
+            if not steady or any(stamp is None or stamp > read_ns for stamp, read_ns, _ in stamped):
+                fallbacks += 1
+                exchange.pieces = [(read_ns, data) for read_ns, _, data in reads]
+                continue
+            kernel += 1
+            exchange.pieces = [(stamp, data) for stamp, _, data in stamped if stamp is not None]
+            if exchange.error is None and exchange.end_ns == reads[-1][0]:
+                exchange.end_ns = exchange.pieces[-1][0]
+        return ("kernel", fallbacks) if kernel else ("read", fallbacks)
+
+
+def _read(sock: socket.socket) -> tuple[bytes, Sequence[_Ancillary]]:
+    if isinstance(sock, ssl.SSLSocket):
+        data = sock.recv(READ_BYTES)
+        while sock.pending():
+            data += sock.recv(READ_BYTES)
+        return data, ()
+    data, ancillary, _, _ = sock.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+    return data, ancillary
+
+
+def _kernel_stamp(ancillary: Sequence[_Ancillary], offset_ns: int) -> int | None:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            return int(seconds * 1_000_000_000 + nanoseconds - offset_ns)
+    return None
+
+
+def _closed_by_peer(sock: socket.socket) -> bool:
+    """Return whether an idle connection has been closed or has bytes that nobody asked for."""
+    try:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.recv(1)
+        else:
+            sock.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    return True

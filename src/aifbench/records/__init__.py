@@ -1,0 +1,1 @@
+"""What happened: models of metrics, case records and batch records, and the files that hold them."""

@@ -1,0 +1,253 @@
+"""From the records of all batches to tables. Works on whatever is there: a missing batch is rows in state `missing`.
+
+tables/cases.parquet               one row per planned case with its state
+tables/metrics.parquet             long: one row per case and metric, aggregated over repetitions
+tables/repetitions.parquet         one row per repetition
+tables/repetition_metrics.parquet  long: one row per repetition and metric
+tables/phases.parquet  tables/resources.parquet  tables/log.parquet
+cases.csv                          wide: one row per case, for spreadsheets
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aifbench.checks.contamination import ForeignCpu, contamination_notes
+from aifbench.records.models import BatchRecord, CaseRecord, Metric
+from aifbench.records.store import BatchStore, read_lines
+from aifbench.stats.intervals import mean_interval
+
+STATES = ("valid", "invalid", "failed", "missing")
+
+_TEXT, _INT, _FLOAT, _BOOL, _TEXTS = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.string())
+_METRIC = {"metric": _TEXT, "value": _FLOAT, "unit": _TEXT, "n": _INT, "ci_low": _FLOAT, "ci_high": _FLOAT}
+_METRIC |= {"method": _TEXT, "instrument": _FLOAT, "reason": _TEXT}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "cases": {
+        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "suites": _TEXTS, "label": _TEXT, "params": _TEXT,
+        "state": _TEXT, "planned": _INT, "done": _INT, "failed": _INT, "reasons": _TEXTS, "notes": _TEXTS,
+    },
+    "metrics": {
+        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, **_METRIC, "min": _FLOAT, "max": _FLOAT, "shared": _BOOL,
+    },
+    "repetitions": {
+        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "repetition": _INT, "invocation": _INT, "status": _TEXT,
+        "valid": _BOOL, "reasons": _TEXTS, "notes": _TEXTS, "started_at": _TEXT, "t_start_s": _FLOAT, "t_end_s": _FLOAT,
+        "error_kind": _TEXT, "error_message": _TEXT, "facts": _TEXT,
+    },
+    "repetition_metrics": {"case": _TEXT, "repetition": _INT, **_METRIC},
+    "phases": {
+        "batch": _TEXT, "invocation": _INT, "name": _TEXT, "case": _TEXT, "repetition": _INT,
+        "t_start_s": _FLOAT, "t_end_s": _FLOAT,
+    },
+    "resources": {
+        "batch": _TEXT, "invocation": _INT, "t_s": _FLOAT, "role": _TEXT, "processes": _INT, "cpu_cores": _FLOAT,
+        "cpu_seconds": _FLOAT, "rss_bytes": _INT, "peak_rss_bytes": _INT, "read_bytes": _INT, "write_bytes": _INT,
+        "memory_available_bytes": _INT, "gpu": _TEXT, "records": _INT, "source": _TEXT,
+    },
+    "log": {"batch": _TEXT, "t": _TEXT, "level": _INT, "case": _TEXT, "msg": _TEXT},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables as rows of plain data, by name as in `SCHEMAS`."""
+
+    rows: dict[str, list[dict[str, Any]]]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of cases by state."""
+        states = [row["state"] for row in self.rows["cases"]]
+        return {state: states.count(state) for state in STATES}
+
+
+def collect(results: Path) -> Tables:
+    """Read plan.json and all batches of a results folder. Raises FileNotFoundError when there is no plan."""
+    plan = orjson.loads((results / "plan.json").read_bytes())
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    records: dict[str, list[CaseRecord]] = {}
+    foreign: dict[str, ForeignCpu] = {}
+    for entry in plan["batches"]:
+        store = BatchStore(results / "batches" / entry["batch"])
+        for record in store.read_cases():
+            records.setdefault(record.case, []).append(record)
+        samples = _samples(store)
+        foreign[entry["batch"]] = ForeignCpu(samples)
+        rows["resources"].extend({"batch": entry["batch"], **sample} for sample in samples)
+        _batch_rows(entry["batch"], store, store.read_record(), rows)
+    for planned in plan["cases"]:
+        mine = sorted(records.get(planned["case"], []), key=lambda record: record.repetition)
+        rows["cases"].append(_case_row(planned, mine, foreign[planned["batch"]]))
+        rows["metrics"].extend(_aggregate(mine))
+        for record in mine:
+            _repetition_rows(record, rows)
+    return Tables(rows)
+
+
+def write_tables(tables: Tables, results: Path) -> None:
+    """Write the tables as Parquet, and cases.csv."""
+    folder = results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in SCHEMAS.items():
+        data = {column: [row.get(column) for row in tables.rows[name]] for column in schema}
+        table = pa.table({c: pa.array(values, schema[c]) for c, values in data.items()})
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    _write_csv(tables, results / "cases.csv")
+
+
+def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: ForeignCpu) -> dict[str, Any]:
+    ok = [record for record in records if record.status == "ok"]
+    failed = len(records) - len(ok)
+    needed = planned["repetitions"]["min"]
+    reasons = list(dict.fromkeys(reason for record in records for reason in record.validity.reasons))
+    notes = list(dict.fromkeys(note for record in records for note in record.validity.notes))
+    cores = [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in records]
+    notes += contamination_notes(cores)
+    if failed:
+        state = "failed"
+    elif len(ok) < needed:
+        state = "missing"
+        reasons.append(f"{len(ok)} of {needed} repetitions are recorded")
+    elif all(record.validity.valid for record in ok):
+        state = "valid"
+    else:
+        state = "invalid"
+    return {
+        **{key: planned[key] for key in ("case", "batch", "benchmark", "suites", "label")},
+        "params": orjson.dumps(planned["params"]).decode(),
+        "state": state,
+        "planned": needed,
+        "done": len(ok),
+        "failed": failed,
+        "reasons": reasons,
+        "notes": notes,
+    }
+
+
+def _aggregate(records: Sequence[CaseRecord]) -> list[dict[str, Any]]:
+    """Aggregate each metric over the repetitions that have it: mean and Student-t interval over repetitions."""
+    ok = [record for record in records if record.status == "ok"]
+    names = list(dict.fromkeys(name for record in ok for name in record.metrics))
+    rows = []
+    for name in names:
+        found = [record.metrics[name] for record in ok if name in record.metrics]
+        row = {"case": ok[0].case, "batch": ok[0].batch, "benchmark": ok[0].benchmark, "metric": name}
+        rows.append({**row, **_over_repetitions(found)})
+    return rows
+
+
+def _over_repetitions(metrics: Sequence[Metric]) -> dict[str, Any]:
+    values = [metric.value for metric in metrics if metric.value is not None]
+    first = metrics[0]
+    shared = any(metric.shared for metric in metrics)
+    if shared:
+        values = list(dict.fromkeys(values))
+    instruments = [metric.instrument for metric in metrics if metric.instrument is not None]
+    row: dict[str, Any] = {"unit": first.unit, "shared": shared, "instrument": max(instruments, default=None)}
+    if not values:
+        reason = next((metric.reason for metric in metrics if metric.reason), "not measured")
+        return {**row, "value": None, "n": 0, "method": first.method, "reason": reason}
+    interval = mean_interval(values)
+    per_run = first.method if len({metric.method for metric in metrics}) == 1 else "see the repetitions"
+    return {
+        **row,
+        "value": interval.mean,
+        "n": interval.n,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "method": f"{per_run}; {interval.method}",
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def _repetition_rows(record: CaseRecord, rows: dict[str, list[dict[str, Any]]]) -> None:
+    rows["repetitions"].append(
+        {
+            **record.model_dump(
+                include={
+                    "case",
+                    "batch",
+                    "benchmark",
+                    "repetition",
+                    "invocation",
+                    "status",
+                    "started_at",
+                    "t_start_s",
+                    "t_end_s",
+                }
+            ),
+            "valid": record.validity.valid,
+            "reasons": record.validity.reasons,
+            "notes": record.validity.notes,
+            "error_kind": record.error.kind if record.error else None,
+            "error_message": record.error.message if record.error else None,
+            "facts": orjson.dumps(record.facts).decode(),
+        }
+    )
+    for name, metric in record.metrics.items():
+        row = {"case": record.case, "repetition": record.repetition, "metric": name}
+        rows["repetition_metrics"].append({**row, **metric.model_dump(exclude={"shared"})})
+
+
+def _batch_rows(
+    batch: str, store: BatchStore, record: BatchRecord | None, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    for invocation in record.invocations if record else []:
+        for phase in invocation.phases:
+            rows["phases"].append({"batch": batch, "invocation": invocation.index, **phase.model_dump()})
+    rows["log"].extend({**line, "batch": batch} for line in read_lines(store.log_path))
+
+
+def _samples(store: BatchStore) -> list[dict[str, Any]]:
+    """Return the samples of a batch, of ended invocations and of one that still runs."""
+    samples: list[dict[str, Any]] = []
+    if store.resources_path.exists():
+        samples += pq.read_table(store.resources_path).to_pylist()
+    for line in read_lines(store.resources_live):
+        gpu = orjson.dumps(line["gpu"]).decode() if line.get("gpu") is not None else None
+        samples.append({**line, "gpu": gpu})
+    return samples
+
+
+def _write_csv(tables: Tables, path: Path) -> None:
+    """Write one row per case: id, state, parameters, then value, low and high of each metric."""
+    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in tables.rows["metrics"]:
+        metrics.setdefault(row["case"], {})[row["metric"]] = row
+    names = list(dict.fromkeys(row["metric"] for row in tables.rows["metrics"]))
+    flat = [(case, _flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
+    keys = list(dict.fromkeys(key for _, params in flat for key in params))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
+        out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
+        for case, params in flat:
+            mine = metrics.get(case["case"], {})
+            head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
+            values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
+            cells = [*head, "; ".join(case["reasons"]), *(params.get(key) for key in keys), *values]
+            out.writerow([_inert(cell) for cell in cells])
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _inert(cell: Any) -> Any:
+    """Keep a spreadsheet from taking a text for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell

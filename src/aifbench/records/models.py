@@ -1,0 +1,152 @@
+"""Models of a metric, a verdict, a case record and a batch record (the contract between runner and report)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+BatchStatus = Literal[
+    "running",
+    "ok",
+    "partial",
+    "server_not_ready",
+    "server_crashed",
+    "client_error",
+    "timeout",
+    "terminated",
+    "config_error",
+]
+"""`running` while the job lives; `partial`: some cases failed, the rest is measured; the others say what ended it."""
+
+
+class Record(BaseModel):
+    """Base of all records: unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Metric(Record):
+    """One measured quantity. Absent is `value=None` with a reason, never 0.
+
+    `n` counts the observations behind `value` (operations within a repetition, repetitions in an aggregate).
+    `instrument` is the error of our own measuring path in the same unit, `None` when it was not calibrated.
+    `shared` marks a value measured once per batch (an index build) and copied into each record: it counts once.
+    """
+
+    value: float | None
+    unit: str
+    n: int = Field(ge=0)
+    method: str
+    ci_low: float | None = None
+    ci_high: float | None = None
+    instrument: float | None = None
+    shared: bool = False
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _absent_needs_reason(self) -> Metric:
+        if self.value is None and not self.reason:
+            raise ValueError("a metric without a value needs a reason")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError("a metric's value must be finite; use None with a reason")
+        return self
+
+    @classmethod
+    def absent(cls, unit: str, reason: str, *, n: int = 0, method: str = "not measured") -> Metric:
+        """Return a metric that says why it has no value."""
+        return cls(value=None, unit=unit, n=n, method=method, reason=reason)
+
+
+class Validity(Record):
+    """The verdict that stands before each number. `notes` are cautions that do not invalidate."""
+
+    valid: bool = True
+    reasons: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, reasons: list[str], notes: list[str] | None = None) -> Validity:
+        """Return a verdict that is valid exactly when there is no reason against it."""
+        return cls(valid=not reasons, reasons=reasons, notes=notes or [])
+
+
+class RawRef(Record):
+    """Where the operations of one repetition are stored."""
+
+    file: str
+    rows: int
+
+
+class CaseError(Record):
+    """Why a repetition has no metrics: `kind` is a class of error, `message` one line."""
+
+    kind: str
+    message: str
+
+
+class CaseRecord(Record):
+    """One repetition of one case. `t_*_s` are seconds since the start of the batch's invocation (CLOCK_MONOTONIC)."""
+
+    schema_version: int = SCHEMA_VERSION
+    benchmark: str
+    batch: str
+    case: str
+    repetition: int
+    invocation: int
+    status: Literal["ok", "failed"]
+    input: dict[str, Any]
+    seed: int
+    started_at: str
+    t_start_s: float
+    t_end_s: float
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    validity: Validity
+    facts: dict[str, Any] = Field(default_factory=dict)
+    raw: RawRef | None = None
+    error: CaseError | None = None
+
+
+class Phase(Record):
+    """One stretch of a batch: preflight, server_start, prepare, warmup, measure, teardown."""
+
+    name: str
+    t_start_s: float
+    t_end_s: float
+    case: str | None = None
+    repetition: int | None = None
+
+
+class Invocation(Record):
+    """One run of the batch's job: a batch that was interrupted, or got new cases, has several."""
+
+    index: int
+    started_at: str
+    ended_at: str | None = None
+    elapsed_s: float | None = None
+    measured_s: float = 0.0
+    status: BatchStatus = "running"
+    reason: str | None = None
+    phases: list[Phase] = Field(default_factory=list)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class BatchRecord(Record):
+    """What happened to one batch, over all its invocations."""
+
+    schema_version: int = SCHEMA_VERSION
+    campaign: str
+    batch: str
+    benchmark: str
+    status: BatchStatus
+    reason: str | None = None
+    setup: dict[str, Any]
+    planned: dict[str, int]
+    """Planned repetitions by case id."""
+    done: dict[str, int] = Field(default_factory=dict)
+    invocations: list[Invocation] = Field(default_factory=list)

@@ -1,0 +1,556 @@
+"""Which charts there are, and what stands in them: pure, from cases to panels of series of points.
+
+A chart adapts to the axes that really vary. Its x is the numeric axis with the most values; the other varying axes
+become series and, when these are too many for one panel, panels. What does not vary is said in the caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aifbench.report.load import Case, Value, axis_name, axis_value, determines, independent, varying
+from aifbench.report.numbers import Scale, plain, scale_for
+
+SERIES = 8
+"""Series in one panel that have a colour and marker of their own."""
+PANELS = 8
+DOTS = 1500
+"""Single repetitions in one chart; above it they are left to the drawers, and the caption says so."""
+LINES = 120
+"""Series of one chart that are drawn at all, its panels together; the caption counts the rest."""
+POINTS = 1500
+"""Points of one chart, its panels together: beyond it series are not drawn, and the caption counts them."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a chart is made: y over an axis, or (`against`) y over another metric along a curve of search settings."""
+
+    name: str
+    benchmark: str
+    title: str
+    metrics: tuple[str, ...]
+    prefer: tuple[str, ...] = ()
+    """Axes to take as x when several have equally many values."""
+    against: str | None = None
+    curve: str = ""
+    """First part of the names of the axes along which a curve of `against` runs."""
+    over: str = ""
+    """The axis to take as x; only data sets in which it varies are shown."""
+    apart: str = ""
+    """An axis that has a chart of its own: data sets in which it varies are left to that chart."""
+
+
+SPECS = (
+    Spec(
+        "retrieval_frontier",
+        "retrieval",
+        "Recall against queries per second",
+        ("queries_per_second",),
+        against="recall_at_k",
+        curve="search",
+    ),
+    Spec(
+        "retrieval_execution_time",
+        "retrieval",
+        "Execution time",
+        ("execution_time_s",),
+        ("top_k", "clients"),
+        apart="dim",
+    ),
+    Spec(
+        "retrieval_dimension",
+        "retrieval",
+        "Execution time against the dimension of the vectors",
+        ("execution_time_s",),
+        over="dim",
+    ),
+    Spec(
+        "inference_time_to_first_token",
+        "inference",
+        "Time to first token",
+        ("time_to_first_token_s",),
+        ("clients", "output_tokens"),
+    ),
+    Spec(
+        "inference_tokens_per_second",
+        "inference",
+        "Tokens per second, of one stream and of all together",
+        ("tokens_generated_per_second", "tokens_generated_per_second_aggregate"),
+        ("clients", "output_tokens"),
+    ),
+    Spec(
+        "storage_bandwidth",
+        "storage",
+        "Bandwidth of writing and reading",
+        ("write_bandwidth_mib_s", "read_bandwidth_mib_s"),
+        ("block_size", "clients", "file_size"),
+    ),
+    Spec(
+        "storage_time",
+        "storage",
+        "Time to write and to read a file",
+        ("write_time_s", "read_time_s"),
+        ("file_size", "block_size", "clients"),
+    ),
+)
+
+NAMES = {
+    "execution_time_s": "execution time",
+    "queries_per_second": "queries per second",
+    "recall_at_k": "recall@k",
+    "recall_tie_at_k": "recall@k with ties",
+    "index_bytes": "index size",
+    "time_to_first_token_s": "time to first token",
+    "tokens_generated_per_second": "tokens per second, one stream",
+    "tokens_generated_per_second_aggregate": "tokens per second, all streams",
+    "write_time_s": "time to write",
+    "read_time_s": "time to read",
+    "write_bandwidth_mib_s": "write bandwidth",
+    "read_bandwidth_mib_s": "read bandwidth",
+}
+_UNIT_ENDINGS = ("_mib_s", "_per_second", "_bytes", "_s")
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name for a reader."""
+    if metric in NAMES:
+        return NAMES[metric]
+    for ending in _UNIT_ENDINGS:
+        if metric.endswith(ending):
+            return metric.removesuffix(ending).replace("_", " ")
+    return metric.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One case in a chart, in display units. `low`, `high` are None without an interval."""
+
+    case: str
+    state: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    x_low: float | None
+    x_high: float | None
+    repetitions: tuple[tuple[float, float, bool], ...]
+    """(x, y, valid) of the single repetitions."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together. `style` is None for a series drawn in grey without a legend entry."""
+
+    label: str
+    style: int | None
+    points: tuple[Point, ...]
+    joined: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    series: tuple[Series, ...]
+    x_label: str
+    y_label: str
+    x_log: bool
+    y_log: bool
+    x_is_metric: bool
+    ticks: tuple[tuple[float, str], ...]
+    """Ticks of x (position, text); empty: as the scale gives them."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of one or more panels. `absent` counts cases that have no value here, by state."""
+
+    name: str
+    benchmark: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[str, int], ...] = field(default=())
+    has_invalid: bool = False
+
+
+@dataclass
+class _X:
+    """How a case gets its place on x."""
+
+    label: str
+    of: Callable[[Case], float | None]
+    text: Callable[[Case], str]
+    axes: tuple[str, ...]
+    """Axes that x uses up."""
+    ticks: tuple[tuple[float, str], ...] = ()
+    log: bool = False
+    joined: bool = True
+    metric: str | None = None
+    """The metric that x shows, if x is no axis; `factor` divides its values."""
+    factor: float = 1.0
+
+    def value(self, case: Case) -> Value | None:
+        """Return the metric behind x, None when x is an axis."""
+        return None if self.metric is None else case.measured(self.metric)
+
+
+def chart_specs(benchmark: str, headline: tuple[str, ...]) -> tuple[Spec, ...]:
+    """Return the charts of a benchmark; one that has none of its own gets its contract outputs over its axes."""
+    own = tuple(spec for spec in SPECS if spec.benchmark == benchmark)
+    title = ", ".join(metric_name(metric) for metric in headline)
+    return own or (Spec(f"{benchmark}_headline", benchmark, title[:1].upper() + title[1:], headline),)
+
+
+def build(spec: Spec, cases: list[Case]) -> Chart | None:
+    """Return the chart of `spec`, or None when no case has a value for it."""
+    shown = [case for case in cases if any(_plottable(case, spec, metric) for metric in spec.metrics)]
+    if spec.over or spec.apart:
+        swept = _swept(shown, spec.over or spec.apart)
+        cases = shown = [case for case in shown if (_data_set(case) in swept) == bool(spec.over)]
+    if spec.against:
+        cases = shown = _with_trade(shown, spec.against)
+    if not shown:
+        return None
+    axes = varying(shown)
+    x = _metric_x(spec, shown, axes) if spec.against else _axis_x(spec, shown, axes)
+    free = [axis for axis in axes if axis not in x.axes]
+    if x.metric is None:  # an axis that x determines would split a curve
+        free = [axis for axis in free if not determines(x.axes, axis, shown)]
+    rest = independent(free, shown)
+    facets, lines = _split(rest, shown, spec, len(spec.metrics))
+    order = _Order(shown)
+    keys = sorted({_key(case, lines) for case in shown}, key=lambda key: order(lines, key))
+    styles = {key: place for place, key in enumerate(keys[:SERIES])}
+    several = len(spec.metrics) > 1
+    panels, drawn, total = [], 0, 0
+    dots = sum(len(case.repetitions) for case in shown) * len(spec.metrics) <= DOTS
+
+    def made(cases: list[Case], key: tuple[Any, ...], metric: str, scale: Scale) -> Series | None:
+        """Return one series of one panel."""
+        return _series(cases, _describe(lines, key), styles.get(key), metric=metric, x=x, scale=scale, dots=dots)
+
+    groups = _grouped(shown, facets)
+    for combo in sorted(groups, key=lambda key: order(facets, key)):
+        for metric in spec.metrics:
+            scale = scale_for([_number(case, metric) for case in shown], _unit(shown, metric))
+            title = _describe(facets, combo)
+            if several:
+                title = " · ".join(part for part in (metric_name(metric), title) if part)
+            by_line = _grouped(groups[combo], lines)
+            series = [one for key in keys if (one := made(by_line.get(key, []), key, metric, scale))]
+            total += len(series)
+            series = _bounded(series, len(groups) * len(spec.metrics))
+            drawn += len(series)
+            if series:
+                label = scale.unit if several and scale.unit else _axis_label(metric_name(metric), scale.unit)
+                panels.append(_panel(series, title, label, x=x, y_log=_spans_decades(shown, metric)))
+    found = [series for panel in panels for series in panel.series]
+    legend = [(_describe(lines, key), style) for key, style in styles.items()] if lines else []
+    return Chart(
+        name=spec.name,
+        benchmark=spec.benchmark,
+        title=spec.title,
+        caption=_caption(
+            cases, shown, spec, dots=dots, undrawn=total - drawn, grey=any(series.style is None for series in found)
+        ),
+        panels=tuple(panels),
+        legend=tuple(legend),
+        has_invalid=any(point.state != "valid" for series in found for point in series.points),
+    )
+
+
+def axis_summary(cases: list[Case]) -> str:
+    """Return what all cases have in common, for a caption: only what a reader needs to tell this chart's subject."""
+    fixed: dict[str, None] = {}
+    changing = set(varying(cases))
+    for axis, value in cases[0].axes.items():
+        if axis not in changing and value not in ("", "auto") and not axis.endswith(("seed", "timeout_s")):
+            fixed[f"{axis_name(axis).replace('_', ' ')} {axis_value(axis, value)}"] = None
+    return ", ".join(fixed)
+
+
+def _data_set(case: Case) -> Any:
+    return case.axes.get("dataset")
+
+
+def _with_trade(cases: list[Case], against: str) -> list[Case]:
+    """Return the cases of data sets in which `against` differs between cases; all cases where there is no such set."""
+    values: dict[Any, set[float | None]] = {}
+    for case in cases:
+        values.setdefault(_data_set(case), set()).add(_number(case, against))
+    return [case for case in cases if len(values[_data_set(case)]) > 1] or cases
+
+
+def _swept(cases: list[Case], axis: str) -> set[Any]:
+    """Return the data sets in which `axis` takes several numeric values."""
+    values: dict[Any, set[Any]] = {}
+    for case in cases:
+        if _is_number(case.axes.get(axis)):
+            values.setdefault(_data_set(case), set()).add(case.axes[axis])
+    return {data_set for data_set, found in values.items() if len(found) > 1}
+
+
+def _plottable(case: Case, spec: Spec, metric: str) -> bool:
+    return case.measured(metric) is not None and (spec.against is None or case.measured(spec.against) is not None)
+
+
+def _metric_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
+    assert spec.against is not None
+    against = spec.against
+    scale = scale_for([_number(case, against) for case in shown], _unit(shown, against))
+    return _X(
+        label=_axis_label(metric_name(against), scale.unit),
+        of=lambda case: _scaled(case.measured(against), scale),
+        text=lambda case: f"{metric_name(against)} {_text(case.measured(against), scale)}",
+        axes=tuple(axis for axis in axes if axis.split(".")[0] == spec.curve),
+        metric=against,
+        factor=scale.factor,
+    )
+
+
+def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
+    """Return x on the numeric axis with most values, else on the axis with most values, else on one place."""
+    numeric = [axis for axis in axes if "." not in axis and all(_is_number(case.axes.get(axis)) for case in shown)]
+    sizes = {axis: len({case.axes.get(axis) for case in shown}) for axis in axes}
+    if numeric:
+        axis = (
+            spec.over
+            if spec.over in numeric
+            else max(numeric, key=lambda name: (sizes[name], -_rank(name, spec.prefer)))
+        )
+        values = sorted({float(case.axes[axis]) for case in shown})
+        log = values[0] > 0 and values[-1] / values[0] >= 8
+        texts = {float(case.axes[axis]): axis_value(axis, case.axes[axis]) for case in shown}
+        return _X(
+            label=axis_name(axis).replace("_", " "),
+            of=lambda case: float(case.axes[axis]),
+            text=lambda case: f"{axis_name(axis)} {axis_value(axis, case.axes[axis])}",
+            axes=(axis,),
+            ticks=tuple((value, texts[value]) for value in _some(values, log)),
+            log=log,
+        )
+    axis = max(axes, key=lambda name: sizes[name]) if axes else ""
+    places = {text: float(i) for i, text in enumerate(sorted({axis_value(axis, c.axes.get(axis)) for c in shown}))}
+    return _X(
+        label=axis_name(axis).replace("_", " "),
+        of=lambda case: places[axis_value(axis, case.axes.get(axis))],
+        text=lambda case: f"{axis_name(axis)} {axis_value(axis, case.axes.get(axis))}" if axis else "",
+        axes=(axis,),
+        ticks=tuple((place, text if axis else "") for text, place in places.items()),
+        joined=False,
+    )
+
+
+def _some(values: list[float], log: bool, most: int = 8) -> list[float]:
+    """Return all of few values, or about `most` of many that lie evenly on the axis."""
+    if len(values) <= most:
+        return values
+    places = np.geomspace(values[0], values[-1], most) if log else np.linspace(values[0], values[-1], most)
+    return sorted({min(values, key=lambda value: abs(value - place)) for place in places.tolist()})
+
+
+def _split(rest: list[str], shown: list[Case], spec: Spec, metrics: int) -> tuple[list[str], list[str]]:
+    """Return (axes of panels, axes of series): as few panels as leave each with at most `SERIES` series."""
+    lines, facets = list(rest), list[str]()
+
+    def series() -> int:
+        """Return the largest number of series in a panel."""
+        keys = {(_key(case, facets), _key(case, lines)) for case in shown}
+        return max(sum(key[0] == panel for key in keys) for panel in {key[0] for key in keys})
+
+    def panels(axes: list[str]) -> int:
+        """Return the number of panels that `axes` make."""
+        return len({_key(case, axes) for case in shown}) * metrics
+
+    if spec.against is not None:
+        facets = [axis for axis in lines if axis != "index"]
+        while facets and panels(facets) > PANELS:
+            facets.pop()
+        return facets, [axis for axis in rest if axis not in facets]
+    while series() > SERIES:
+        fits = [axis for axis in lines if panels([*facets, axis]) <= PANELS]
+        if not fits:
+            break
+        best = min(fits, key=lambda axis: (panels([*facets, axis]), "." in axis))
+        facets.append(best)
+        lines.remove(best)
+    return facets, lines
+
+
+class _Order:
+    """Sorts combinations of axis values: numbers by size, words as the plan names them first."""
+
+    def __init__(self, cases: list[Case]) -> None:
+        self._cases = cases
+        self._places: dict[str, dict[Any, int]] = {}
+
+    def __call__(self, axes: list[str], key: tuple[Any, ...]) -> tuple[int, ...]:
+        """Return the places of the values on their axes."""
+        return tuple(self._of(axis)[value] for axis, value in zip(axes, key, strict=True))
+
+    def _of(self, axis: str) -> dict[Any, int]:
+        if axis not in self._places:
+            values = list(dict.fromkeys(case.axes.get(axis) for case in self._cases))
+            if all(value is None or _is_number(value) for value in values):
+                values.sort(key=lambda value: (value is not None, value))
+            self._places[axis] = {value: place for place, value in enumerate(values)}
+        return self._places[axis]
+
+
+def _series(
+    cases: list[Case], label: str, style: int | None, *, metric: str, x: _X, scale: Scale, dots: bool
+) -> Series | None:
+    found = (_point(case, label, metric=metric, x=x, scale=scale, dots=dots) for case in cases)
+    points = sorted((point for point in found if point is not None), key=lambda point: (point.x, point.y))
+    return Series(label, style, tuple(points), x.joined) if points else None
+
+
+def _point(case: Case, label: str, *, metric: str, x: _X, scale: Scale, dots: bool) -> Point | None:
+    value, place = case.measured(metric), x.of(case)
+    if value is None or value.value is None or place is None:
+        return None
+    along = x.value(case)
+    repetitions = []
+    for repetition in case.repetitions if dots else []:
+        y = repetition.values.get(metric)
+        at = place if x.metric is None else repetition.values.get(x.metric)
+        if y is not None and at is not None:
+            repetitions.append((at if x.metric is None else at / x.factor, y / scale.factor, repetition.valid))
+    detail = " · ".join(part for part in (_settings(case, x), x.text(case)) if part)
+    state = "" if case.state == "valid" else f" · {case.state}: {'; '.join(case.reasons)}"
+    said = f"{metric_name(metric)} {_text(value, scale)}, n = {value.n}{state}"
+    return Point(
+        case=case.id,
+        state=case.state,
+        x=place,
+        y=value.value / scale.factor,
+        low=_divided(value.low, scale.factor),
+        high=_divided(value.high, scale.factor),
+        x_low=None if along is None else _divided(along.low, x.factor),
+        x_high=None if along is None else _divided(along.high, x.factor),
+        repetitions=tuple(repetitions),
+        text="\n".join(part for part in (label, detail, said) if part),
+    )
+
+
+def _bounded(series: list[Series], panels: int) -> list[Series]:
+    """Return the first series that fit into one of `panels` panels of a chart; one always does."""
+    kept: list[Series] = []
+    points = 0
+    for one in series:
+        if kept and (len(kept) >= LINES // panels or points + len(one.points) > POINTS // panels):
+            break
+        kept.append(one)
+        points += len(one.points)
+    return kept
+
+
+def _divided(value: float | None, factor: float) -> float | None:
+    return None if value is None else value / factor
+
+
+def _settings(case: Case, x: _X) -> str:
+    """Return the settings along a curve (`nprobe 8`), which no axis of the chart shows."""
+    if x.metric is None:
+        return ""
+    return ", ".join(f"{axis_name(axis)} {case.axes[axis]}" for axis in x.axes if axis in case.axes)
+
+
+def _panel(series: list[Series], title: str, label: str, *, x: _X, y_log: bool) -> Panel:
+    return Panel(
+        title=title,
+        series=tuple(series),
+        x_label=x.label,
+        y_label=label,
+        x_log=x.log,
+        x_is_metric=x.metric is not None,
+        y_log=y_log,
+        ticks=x.ticks,
+    )
+
+
+def _spans_decades(cases: list[Case], metric: str) -> bool:
+    """Return whether a metric needs a logarithmic axis: one answer for all panels, so that they can be compared."""
+    values = [value for case in cases if (value := _number(case, metric)) is not None]
+    return min(values) > 0 and max(values) / min(values) > 20
+
+
+def _caption(cases: list[Case], shown: list[Case], spec: Spec, *, dots: bool, undrawn: int, grey: bool) -> str:
+    parts = ["Marks: mean over repetitions with its 95 % interval"]
+    parts[0] += (
+        "; dots beside them: the single repetitions." if dots else "; single repetitions stand in the drawer of a case."
+    )
+    fixed = axis_summary(shown)
+    if fixed:
+        parts.append(f"Held fixed: {fixed}.")
+    if grey:
+        parts.append("Grey: further combinations, named on hover.")
+    if undrawn > 0:
+        parts.append(f"{undrawn} further curves are not drawn; the table has them.")
+    absent: dict[str, int] = {}
+    for case in cases:
+        if not all(_plottable(case, spec, metric) for metric in spec.metrics):
+            absent[case.state] = absent.get(case.state, 0) + 1
+    if absent:
+        counts = ", ".join(f"{count} {state}" for state, count in absent.items())
+        parts.append(f"Cases without a value here: {counts}.")
+    return " ".join(parts)
+
+
+def _grouped(cases: list[Case], axes: list[str]) -> dict[tuple[Any, ...], list[Case]]:
+    groups: dict[tuple[Any, ...], list[Case]] = {}
+    for case in cases:
+        groups.setdefault(_key(case, axes), []).append(case)
+    return groups
+
+
+def _key(case: Case, axes: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(case.axes.get(axis) for axis in axes)
+
+
+def _describe(axes: list[str], key: tuple[Any, ...]) -> str:
+    """Return `HNSW32 · efSearch 64`: words stand for themselves, numbers with the name of their axis."""
+    parts = []
+    for axis, value in zip(axes, key, strict=True):
+        if value is None:
+            continue
+        text = axis_value(axis, value)
+        parts.append(text if isinstance(value, str) else f"{axis_name(axis).replace('_', ' ')} {text}")
+    return " · ".join(parts)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rank(name: str, prefer: tuple[str, ...]) -> int:
+    return prefer.index(name) if name in prefer else len(prefer)
+
+
+def _number(case: Case, metric: str) -> float | None:
+    found = case.measured(metric)
+    return None if found is None else found.value
+
+
+def _unit(cases: list[Case], metric: str) -> str:
+    return next((case.metrics[metric].unit for case in cases if metric in case.metrics), "")
+
+
+def _scaled(value: Value | None, scale: Scale) -> float | None:
+    return None if value is None or value.value is None else value.value / scale.factor
+
+
+def _text(value: Value | None, scale: Scale) -> str:
+    return "absent" if value is None or value.value is None else plain(value.value, value.half, scale)
+
+
+def _axis_label(name: str, unit: str) -> str:
+    return name if not unit or unit in name or (unit.endswith("/s") and "per second" in name) else f"{name} ({unit})"

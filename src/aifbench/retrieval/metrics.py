@@ -1,0 +1,178 @@
+"""From the calls and facts of one repetition to metrics and verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aifbench.benchmark import Raw
+from aifbench.checks.load import steady_window
+from aifbench.checks.recall import recall_reasons
+from aifbench.records.models import Metric, Validity
+from aifbench.retrieval.params import RetrievalParams
+from aifbench.stats.quantiles import quantile_metric
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+MOST_LID = 40.0
+"""Above this local intrinsic dimension neighbours hardly differ in distance: recall says little about real data."""
+MOST_STEAL = 0.02
+MOST_SWITCHES_PER_QUERY = 0.01
+LEAST_TOGETHER = 0.8
+"""Share of the execution time in which all clients must be at work: start and end are part of it, but a small one."""
+MOST_BUSY = 1.1
+"""Busy cores of the clients by those asked for: above it, threads ran that the case does not speak of."""
+BUSY_MARGIN_S = 0.002
+"""CPU time that clients may spend between their own start and the first call."""
+LEAST_FLAT_RECALL = 0.999
+"""An exhaustive index finds all true neighbours but for float32 rounding of near ties."""
+
+
+def evaluate(params: RetrievalParams, raw: Raw, facts: Mapping[str, Any]) -> tuple[dict[str, Metric], Validity]:
+    """Return metrics and verdict of one repetition.
+
+    `raw`: one row per search call (see `search.Timed`). A latency is that of one call, of `batch_size` queries.
+    `execution_time_s` is the time from the first start to the last end, in which each query was answered once.
+    """
+    start, end = np.asarray(raw["start_ns"], dtype=np.int64), np.asarray(raw["end_ns"], dtype=np.int64)
+    first, count = np.asarray(raw["first_query"], dtype=np.int64), np.asarray(raw["count"], dtype=np.int64)
+    answered = int(count.sum())
+    complete = _each_once(first, count, params.queries)
+    clock_s = facts["clock_pair_ns"] / 1e9
+    latency = (end - start) / 1e9
+    elapsed = float(end.max() - start.min()) / 1e9 if len(start) else 0.0
+    call = "one call" if params.batch_size == 1 else f"one call of {params.batch_size} queries"
+    reasons = recall_reasons(facts["recall_id_mean"], params.recall_floor, facts["truth_rows"], params.queries)
+    if not complete:
+        reasons.append(f"{answered} answers to {params.queries} queries, or not each answered once")
+
+    metrics: dict[str, Metric] = {}
+    if complete and elapsed > 0:
+        metrics["execution_time_s"] = Metric(
+            value=elapsed, unit="s", n=answered, method="first start to last end", instrument=clock_s
+        )
+        metrics["queries_per_second"] = Metric(
+            value=answered / elapsed,
+            unit="1/s",
+            n=answered,
+            method="queries by execution time",
+            instrument=answered / elapsed * clock_s / elapsed,
+        )
+        metrics["cpu_per_query_s"] = Metric(
+            value=facts["cpu_s"] / answered,
+            unit="s",
+            n=answered,
+            method="CPU time of the clients by queries",
+        )
+        reasons += _own_threads(facts["cpu_s"], elapsed, params.clients * params.threads)
+        window = steady_window(np.asarray(raw["client"], dtype=np.int64), start / 1e9, end / 1e9)
+        if window is None or window.length_s < LEAST_TOGETHER * elapsed:
+            together = 0.0 if window is None else window.length_s / elapsed
+            metrics["concurrency_achieved"] = Metric.absent("1", "clients were hardly at work together")
+            reasons.append(f"all clients were at work together for only {together:.0%} of the execution time")
+        else:
+            metrics["concurrency_achieved"] = Metric(
+                value=window.in_flight,
+                unit="1",
+                n=len(latency),
+                method="time average of calls in flight while all clients were at work",
+            )
+            reasons += window.reasons(params.clients)
+    else:
+        why = "not every query was answered once"
+        for name, unit in {
+            "execution_time_s": "s", "queries_per_second": "1/s", "cpu_per_query_s": "s", "concurrency_achieved": "1",
+        }.items():  # fmt: skip
+            metrics[name] = Metric.absent(unit, why, n=answered)
+    metrics |= _latencies(latency, clock_s, call)
+    metrics |= _recall(facts, params.top_k, params.queries)
+    metrics |= _index(facts)
+    if params.index == "Flat" and (facts["recall_tie_mean"] or 0.0) < LEAST_FLAT_RECALL:
+        reasons.append(f"an exhaustive index found only {facts['recall_tie_mean']} of the true neighbours")
+    return metrics, Validity.of(reasons, _notes(params, facts))
+
+
+def _each_once(first: Any, count: Any, queries: int) -> bool:
+    """Whether the calls' ranges [first, first + count) tile [0, queries)."""
+    order = np.argsort(first, kind="stable")
+    expected = np.concatenate([[0], np.cumsum(count[order])])
+    return bool(len(first)) and bool((first[order] == expected[:-1]).all()) and int(expected[-1]) == queries
+
+
+def _own_threads(cpu_s: float, elapsed_s: float, asked: int) -> list[str]:
+    """Return the reason, if any, why the clients kept more cores busy than the case asks for."""
+    if cpu_s <= MOST_BUSY * asked * elapsed_s + BUSY_MARGIN_S:
+        return []
+    return [f"the clients kept {cpu_s / elapsed_s:.2f} cores busy, but clients times threads is {asked}"]
+
+
+def _latencies(latency: Any, clock_s: float, call: str) -> dict[str, Metric]:
+    metrics = {}
+    if len(latency):
+        mean = float(latency.mean())
+        metrics["latency_mean_s"] = Metric(
+            value=mean, unit="s", n=len(latency), method=f"mean of {call}", instrument=clock_s
+        )
+    else:
+        metrics["latency_mean_s"] = Metric.absent("s", "no call was made")
+    for name, q in PERCENTILES.items():
+        metric = quantile_metric(latency, q, "s", clock_s)
+        metrics[f"latency_{name}_s"] = metric.model_copy(update={"method": metric.method.replace("operations", call)})
+    return metrics
+
+
+def _recall(facts: Mapping[str, Any], k: int, queries: int) -> dict[str, Metric]:
+    methods = {
+        "recall_at_k": ("recall_id_mean", f"true ids among the first {k}, mean over queries"),
+        "recall_tie_at_k": ("recall_tie_mean", f"ids as near as true neighbour {k}, mean over queries"),
+    }
+    return {
+        name: Metric.absent("1", "recall could not be computed")
+        if facts[fact] is None
+        else Metric(value=facts[fact], unit="1", n=queries, method=method)
+        for name, (fact, method) in methods.items()
+    }
+
+
+def _index(facts: Mapping[str, Any]) -> dict[str, Metric]:
+    """Metrics of the index: building and size are measured once per batch, memory once per round."""
+    train_s, add_s, memory = facts["train_s"], facts["add_s"], facts["memory_bytes"]
+    built = f"built once per batch with {facts['build_threads']} threads"
+    once: dict[str, Any] = {"n": 1, "shared": True}
+    return {
+        "build_time_s": Metric(
+            value=(train_s or 0.0) + add_s, unit="s", method=f"training and adding, {built}", **once
+        ),
+        "train_time_s": Metric(value=train_s, unit="s", method=f"training, {built}", **once)
+        if train_s is not None
+        else Metric.absent("s", "this index needs no training"),
+        "add_time_s": Metric(value=add_s, unit="s", method=f"adding all vectors, {built}", **once),
+        "index_bytes": Metric(value=facts["index_bytes"], unit="B", method="size of the written index", **once),
+        "memory_bytes": Metric(value=memory, unit="B", n=1, method="growth of RssAnon when a fresh process reads it")
+        if memory is not None
+        else Metric.absent("B", "the index is too small to show in resident memory"),
+    }
+
+
+def _notes(params: RetrievalParams, facts: Mapping[str, Any]) -> list[str]:
+    notes = []
+    lid, steal, cores = facts["lid"], facts["steal_share"], facts["cores"]
+    switches = facts["involuntary_switches"] / params.queries
+    if lid is not None and lid > MOST_LID:
+        notes.append(f"recall on this data is not representative: local intrinsic dimension {lid:.0f} > {MOST_LID:g}")
+    if params.clients * params.threads > cores:
+        notes.append(
+            f"{params.clients} clients of {params.threads} threads on {cores} cores: latencies contain waiting"
+        )
+    if params.threads > 1:
+        notes.append("threads of one call wait for each other: figures depend on an undisturbed node")
+    if steal is not None and steal > MOST_STEAL:
+        notes.append(f"other guests took {steal:.1%} of the machine's time")
+    if switches > MOST_SWITCHES_PER_QUERY:
+        notes.append(f"{switches:.2g} involuntary context switches per query: other work ran on these cores")
+    if not facts["warmup_settled"]:
+        notes.append("the warm-up did not reach a steady median")
+    if facts["queries_with_tie_at_k"]:
+        notes.append(f"{facts['queries_with_tie_at_k']} queries have a tie at neighbour {params.top_k}")
+    return notes

@@ -1,0 +1,276 @@
+"""The timed search: a closed loop of one or more clients over prepared calls, two clock stamps per call."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import mmap
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from aifbench.retrieval.children import Child, ChildFailed
+from aifbench.retrieval.datasets import Matrix
+
+_WINDOWS = 3
+_MOST_WINDOWS = 9
+_SETTLED = 1.05
+_START_WITHIN_NS = 30_000_000_000
+_STEAL_TICKS = 100
+"""Ticks (10 ms each) over all cores below which a share of stolen time says nothing."""
+
+Ids = NDArray[np.int64]
+_Call = tuple[int, Any, Any, Any]
+"""Arguments of one search: queries, pointer to them, pointers to the result's distances and ids."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One pass over the queries.
+
+    `raw`: one row per call, int64 columns client, first_query, count, start_ns, end_ns (CLOCK_MONOTONIC).
+    `ids` (queries, k) as the index returned them. `cpu_s` and `involuntary_switches` are those of the clients between
+    start and end; `steal_share` is that of the machine, None when the pass was too short to tell. `first_query_s`: one
+    query in a fresh client, before the warm-up. `warmup_settled`: each client's median was steady within 5 % over its
+    last three windows.
+    """
+
+    raw: dict[str, Ids]
+    ids: Ids
+    cpu_s: float
+    involuntary_switches: int
+    steal_share: float | None
+    first_query_s: float
+    warmup_queries: int
+    warmup_settled: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the clients share. `taken` counts calls that are given out; `gate` turns 1 when all may start."""
+
+    index: Any
+    queries: Matrix
+    warmup: Matrix
+    k: int
+    batch_size: int
+    threads: int
+    window: int
+    most_warmup: int
+    clients: int
+    ids: Ids
+    taken: Any
+    gate: Any
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a client reports at its end: when it ran each call (0 where another did), and what that took."""
+
+    starts: array[int]
+    ends: array[int]
+    cpu_ns: int
+    switches: int
+
+
+def timed_search(
+    index: Any,
+    queries: Matrix,
+    warmup: Matrix,
+    *,
+    k: int,
+    batch_size: int,
+    clients: int,
+    threads: int,
+    warmup_queries: int,
+    on_start: Callable[[], None] = lambda: None,
+) -> Timed:
+    """Warm up with vectors of `warmup`, then answer each of `queries` (q, d) once.
+
+    Each client is a forked process with `threads` OpenMP threads. Clients take parts of the calls from one counter,
+    ever smaller ones, so that they end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+    Warm-up calls have the size of the timed ones; there are at least `warmup_queries` queries in them, and three calls
+    per client. `on_start` is called just before the timed part. Raises `ChildFailed`.
+    """
+    firsts = np.arange(0, len(queries), batch_size, dtype=np.int64)
+    context = multiprocessing.get_context("fork")
+    plan = _Plan(
+        index=index,
+        queries=np.ascontiguousarray(queries, dtype=np.float32),
+        warmup=np.ascontiguousarray(warmup, dtype=np.float32),
+        k=k,
+        batch_size=batch_size,
+        threads=threads,
+        window=-(-warmup_queries // (batch_size * clients * _WINDOWS)),
+        most_warmup=len(queries) // clients,
+        clients=clients,
+        ids=np.frombuffer(mmap.mmap(-1, 8 * len(queries) * k), dtype=np.int64).reshape(-1, k),
+        taken=context.Value("q", 0),
+        gate=context.RawValue("b", 0),
+    )
+    children = [Child(_client, plan, number) for number in range(clients)]
+    try:
+        ready = [child.receive() for child in children]
+        on_start()
+        ticks = machine_ticks()
+        plan.gate.value = 1
+        done: list[_Done] = [child.receive() for child in children]
+        stolen = steal_share(ticks, machine_ticks())
+    finally:
+        for child in children:
+            child.stop()
+    raw = {
+        "client": np.full(len(firsts), -1, dtype=np.int64),
+        "first_query": firsts,
+        "count": np.minimum(batch_size, len(queries) - firsts),
+        "start_ns": np.zeros(len(firsts), dtype=np.int64),
+        "end_ns": np.zeros(len(firsts), dtype=np.int64),
+    }
+    for number, part in enumerate(done):
+        starts, ends = np.asarray(part.starts), np.asarray(part.ends)
+        raw["client"][starts > 0] = number
+        raw["start_ns"] += starts
+        raw["end_ns"] += ends
+    if (raw["client"] < 0).any():
+        raise ChildFailed("a search process left calls undone")
+    return Timed(
+        raw=raw,
+        ids=plan.ids.copy(),
+        cpu_s=sum(part.cpu_ns for part in done) / 1e9,
+        involuntary_switches=sum(part.switches for part in done),
+        steal_share=stolen,
+        first_query_s=ready[0][0],
+        warmup_queries=sum(queries_done for _, queries_done, _ in ready),
+        warmup_settled=all(settled for _, _, settled in ready),
+    )
+
+
+def clock_pair_ns() -> int:
+    """Return what two clock stamps with nothing between them show (ns), median of 1001: our own part of a latency."""
+    now = time.perf_counter_ns
+    pairs = []
+    for _ in range(1001):
+        begin = now()
+        end = now()
+        pairs.append(end - begin)
+    return statistics.median_low(pairs)
+
+
+def machine_ticks() -> tuple[int, int]:
+    """Return (all, stolen) clock ticks of all cores since boot, from the first line of /proc/stat."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
+def steal_share(before: tuple[int, int], after: tuple[int, int]) -> float | None:
+    """Return the share of time that other guests of the host took, None when too few ticks passed to tell."""
+    passed = after[0] - before[0]
+    return (after[1] - before[1]) / passed if passed >= _STEAL_TICKS else None
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _client(send: Callable[[Any], None], plan: _Plan, number: int) -> None:
+    """Warm up, report, wait for the gate, search, report."""
+    faiss.omp_set_num_threads(plan.threads)
+    plan.ids.fill(-1)
+    size = plan.batch_size
+    distances, _ = _results(size, plan.k)
+    firsts = range(0, len(plan.queries), size)
+    calls = [_call(plan.queries[i : i + size], distances, plan.ids[i : i + size]) for i in firsts]
+    starts, ends = array("q", bytes(8 * len(calls))), array("q", bytes(8 * len(calls)))
+    search = plan.index.search_c
+    first_query_ns = _first_query_ns(search, plan)
+    queries_done, settled = _warm_up(search, plan, number)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    send((first_query_ns / 1e9, queries_done + 1, settled))
+    deadline = time.monotonic_ns() + _START_WITHIN_NS
+    while not plan.gate.value:
+        if time.monotonic_ns() > deadline:
+            raise TimeoutError("the other clients were not ready in time")
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    cpu_ns = time.process_time_ns()
+    _drain(search, calls, plan, starts, ends)
+    cpu_ns = time.process_time_ns() - cpu_ns
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+    send(_Done(starts, ends, cpu_ns, switches))
+
+
+def _drain(search: Callable[..., None], calls: list[_Call], plan: _Plan, starts: array[int], ends: array[int]) -> None:
+    """Run parts of the calls until none is left. Between the two stamps stands the search alone."""
+    now, k, total = time.perf_counter_ns, plan.k, len(calls)
+    taken, lock = plan.taken.get_obj(), plan.taken.get_lock()
+    while True:
+        with lock:
+            first = taken.value
+            after = taken.value = min(total, first + max(1, (total - first) // (2 * plan.clients)))
+        if first == total:
+            return
+        for row in range(first, after):
+            count, x, D, I = calls[row]  # noqa: E741
+            begin = now()
+            search(count, x, k, D, I)
+            end = now()
+            starts[row] = begin
+            ends[row] = end
+
+
+def _warm_up(search: Callable[..., None], plan: _Plan, number: int) -> tuple[int, bool]:
+    """Search in windows until the medians of the last three agree; return (queries, agreed).
+
+    There are three windows at least; more of them only up to nine, and up to as many queries as will be timed. Each
+    client has other vectors, as far as there are enough.
+    """
+    size, per_window = plan.batch_size, plan.window * plan.batch_size
+    rows = np.arange(number * _WINDOWS * per_window, (number + 1) * _WINDOWS * per_window) % len(plan.warmup)
+    vectors, distances, ids = plan.warmup[rows], *_results(size, plan.k)
+    supply = itertools.cycle(_call(vectors[i : i + size], distances, ids) for i in range(0, len(rows), size))
+    medians: list[float] = []
+    settled = False
+    while len(medians) < _WINDOWS or (
+        not settled and len(medians) < _MOST_WINDOWS and len(medians) * per_window < plan.most_warmup
+    ):
+        times = [_time_ns(search, call, plan.k) for call in itertools.islice(supply, plan.window)]
+        medians.append(statistics.median(times))
+        last = medians[-_WINDOWS:]
+        settled = len(last) == _WINDOWS and max(last) <= _SETTLED * min(last)
+    return len(medians) * per_window, settled
+
+
+def _first_query_ns(search: Callable[..., None], plan: _Plan) -> int:
+    """Return the time of the first search of this process, for the last vector of the warm-up (ns)."""
+    distances, ids = _results(1, plan.k)
+    return _time_ns(search, _call(plan.warmup[-1:], distances, ids), plan.k)
+
+
+def _results(count: int, k: int) -> tuple[Matrix, Ids]:
+    return np.zeros((count, k), dtype=np.float32), np.zeros((count, k), dtype=np.int64)
+
+
+def _call(queries: Matrix, distances: Matrix, ids: Ids) -> _Call:
+    """Return the arguments of one search. They do not keep the arrays alive."""
+    return len(queries), faiss.swig_ptr(queries), faiss.swig_ptr(distances), faiss.swig_ptr(ids)
+
+
+def _time_ns(search: Callable[..., None], call: _Call, k: int) -> int:
+    """Run one call and return its time in nanoseconds."""
+    count, x, D, I = call  # noqa: E741
+    begin = time.perf_counter_ns()
+    search(count, x, k, D, I)
+    return time.perf_counter_ns() - begin

@@ -1,0 +1,477 @@
+"""One batch in one job, from its spec to its records, on every exit path.
+
+Exit codes: 0 all repetitions are recorded (failed ones too: they are data); 1 the infrastructure broke (a retry may
+help); 2 the configuration cannot work here; 143 ended by a signal. Whatever ends it, batch.json says what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from aifbench.benchmark import Benchmark, Server, ServerNotReady, benchmarks
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.ids import derived_seed
+from aifbench.campaign.params import Params
+from aifbench.campaign.plan import duration
+from aifbench.campaign.spec import Spec, SpecCase
+from aifbench.log import ERROR, INFO, WARNING, BatchLog
+from aifbench.records.models import (
+    BatchRecord,
+    BatchStatus,
+    CaseError,
+    CaseRecord,
+    Invocation,
+    Phase,
+    Validity,
+)
+from aifbench.records.store import BatchStore, atomic_write, typed_columns
+from aifbench.runner.console import Console
+from aifbench.runner.lock import Locked, OwnerLock
+from aifbench.runner.process import Group
+from aifbench.runner.rounds import WorkerProcess
+from aifbench.sampling.environment import environment
+from aifbench.sampling.provenance import provenance
+from aifbench.sampling.sampler import Sampler
+from aifbench.stats.intervals import mean_interval
+
+SERVER_READY_S = 300.0
+CASE_TIMEOUT_FACTOR = 20.0
+CASE_TIMEOUT_FLOOR_S = 180.0
+EXIT_CODES: dict[BatchStatus, int] = {"ok": 0, "partial": 0, "config_error": 2, "terminated": 143}
+
+
+class _Ended(Exception):
+    """The batch ends early with this status."""
+
+    def __init__(self, status: BatchStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+@dataclass
+class _Current:
+    """The case that a worker is measuring."""
+
+    case: str
+    begin_ns: int
+    phases: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass
+class _Round:
+    """What is known of a running round."""
+
+    repetition: int
+    left: dict[str, SpecCase]
+    current: _Current | None = None
+    broken: tuple[str, str] | None = None
+
+
+class BatchRun:
+    """State of one invocation of a batch."""
+
+    def __init__(self, spec: Spec, folder: Path, log_file: Path | None) -> None:
+        self.spec = spec
+        self.benchmark: Benchmark = benchmarks()[spec.benchmark]
+        self.params: dict[str, Params] = {
+            entry.case: self.benchmark.params.model_validate(entry.params) for entry in spec.cases
+        }
+        self.store = BatchStore(folder)
+        self.store.create()
+        self.log = BatchLog(self.store.log_path, spec.benchmark, spec.batch, log_file)
+        self.work_dir = folder / "work"
+        self.server_log = folder / "server.log"
+        self.server: Group | None = None
+        self.t0_ns = time.monotonic_ns()
+        self.records: list[CaseRecord] = self.store.read_cases()
+        self.done: set[tuple[str, int]] = {(record.case, record.repetition) for record in self.records}
+        known = self.store.read_record()
+        self.record = BatchRecord(
+            campaign=spec.campaign,
+            batch=spec.batch,
+            benchmark=spec.benchmark,
+            status="running",
+            setup=spec.setup,
+            planned={entry.case: entry.repetitions.min for entry in spec.cases},
+            invocations=known.invocations if known else [],
+        )
+        self.invocation = Invocation(
+            index=max((invocation.index for invocation in self.record.invocations), default=-1) + 1,
+            started_at=_now(),
+            environment=environment(),
+            provenance=provenance(),
+        )
+        self.record.invocations.append(self.invocation)
+        self.roles: dict[str, int] = {"runner": os.getpid()}
+        self.groups: list[Group] = []
+        self.workload = 0
+        self.measured = 0
+        self.signalled: int | None = None
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self.console = Console(spec.batch, lambda: self.remaining()[0])
+
+    # -- what is left to do ---------------------------------------------------------------------------------------
+
+    def pending(self, repetition: int) -> list[SpecCase]:
+        """Return the cases that round `repetition` measures, in the round's order."""
+        cases = [entry for entry in self.spec.cases if self._wants(entry, repetition)]
+        shuffled = [entry for entry in cases if entry.order == "shuffled"]
+        given = [entry for entry in cases if entry.order != "shuffled"]
+        return given + sorted(shuffled, key=lambda e: derived_seed(self.spec.seed, "order", repetition, e.case))
+
+    def _wants(self, entry: SpecCase, repetition: int) -> bool:
+        rule = entry.repetitions
+        if (entry.case, repetition) in self.done or repetition >= rule.max:
+            return False
+        if repetition < rule.min or rule.until is None:
+            return True
+        values = [
+            metric.value
+            for record in self.records
+            if record.case == entry.case
+            and (metric := record.metrics.get(rule.until.metric)) is not None
+            and metric.value is not None
+        ]
+        if len(values) < rule.min:
+            return True
+        interval = mean_interval(values)
+        return interval.half_width is None or interval.half_width > rule.until.half_width * abs(interval.mean)
+
+    def remaining(self) -> tuple[float, int]:
+        """Return the expected seconds and the number of repetitions that are left."""
+        left = [
+            (entry.case, repetition)
+            for entry in self.spec.cases
+            for repetition in range(entry.repetitions.max)
+            if (entry.case, repetition) not in self.done
+        ]
+        return sum(self.params[case].expected_seconds(1) for case, _ in left), len(left)
+
+    # -- the life of a batch --------------------------------------------------------------------------------------
+
+    def run(self) -> BatchStatus:
+        """Run what is pending and return how the batch ended; records are complete on disk then."""
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        sampler = Sampler(
+            self.store.resources_live, self.invocation.index, self.t0_ns, lambda: self.roles, lambda: self.workload
+        )
+        self._save()
+        status: BatchStatus
+        reason: str | None
+        try:
+            sampler.start()
+            status, reason = self._measure_all()
+        except _Ended as ended:
+            status, reason = ended.status, ended.reason
+        except Exception as error:
+            traceback.print_exc()
+            status, reason = "client_error", f"{type(error).__name__}: {error}"
+        with self._phase("teardown"):
+            for group in reversed(self.groups):
+                group.stop()
+        sampler.stop()
+        if sampler.problem:
+            self.log.write(WARNING, f"resource sampler: {sampler.problem}")
+        self.invocation.facts["sampler"] = {"missed_ticks": sampler.missed, "cpu_s": sampler.cpu_s}
+        self.console.close()
+        self._finish(status, reason)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        return status
+
+    def _measure_all(self) -> tuple[BatchStatus, str | None]:
+        if not any(self.pending(repetition) for repetition in self._rounds()):
+            self.log.write(INFO, "every repetition is recorded already")
+            return self._verdict()
+        with self._phase("preflight"):
+            for entry in self.spec.cases:
+                for error in self.benchmark.preflight()(self.params[entry.case], self.spec.system):
+                    raise _Ended("config_error", str(error))
+        self.console.begin(self.remaining()[1])
+        server, endpoint, setup = self.benchmark.server(), None, self.params[self.spec.cases[0].case]
+        if server is not None:
+            endpoint = self._start_server(server, setup)
+        for repetition in self._rounds():
+            cases = self.pending(repetition)
+            while cases:
+                cases = self._round(repetition, cases, endpoint)
+        if server is not None and endpoint is not None:
+            with contextlib.suppress(Exception):
+                self.invocation.facts["server_after"] = server.describe(endpoint, setup)
+        return self._verdict()
+
+    def _rounds(self) -> range:
+        return range(max(entry.repetitions.max for entry in self.spec.cases))
+
+    def _verdict(self) -> tuple[BatchStatus, str | None]:
+        failed = sum(record.status == "failed" for record in self.records)
+        return ("partial", f"{failed} repetitions failed") if failed else ("ok", None)
+
+    def _start_server(self, server: Server, setup: Params) -> str:
+        with self._phase("server_start"):
+            port = _free_port()
+            command = server.command(setup, port)
+            endpoint = server.endpoint(setup, port)
+            started: Group | None = None
+            if command is not None:
+                started = Group(command, stderr=self.server_log, environment=server.environment(setup, port))
+                self.groups.append(started)
+                self.roles = {**self.roles, "server": started.pid}
+
+            def alive() -> bool:
+                return self.signalled is None and (started is None or started.alive())
+
+            try:
+                self.invocation.facts["server_ready"] = server.wait_ready(endpoint, setup, SERVER_READY_S, alive)
+            except ServerNotReady as error:
+                self._check()
+                where = f"; see {self.server_log}" if started else ""
+                raise _Ended("server_not_ready", f"{error}{where}") from None
+            self.server = started
+            self.invocation.facts["server_before"] = server.describe(endpoint, setup)
+        self.log.write(INFO, f"server ready at {endpoint}")
+        return endpoint
+
+    # -- one round --------------------------------------------------------------------------------------------------
+
+    def _round(self, repetition: int, cases: list[SpecCase], endpoint: str | None) -> list[SpecCase]:
+        """Measure `cases` once in a fresh process; return those that a broken process left unmeasured."""
+        self._check()
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        worker = WorkerProcess(self._job(repetition, cases, endpoint), self.store.folder / "worker.log")
+        worker.allow(_timeout(self.params[cases[0].case].expected_setup_seconds()))
+        self.groups.append(worker.group)
+        self.roles = {**self.roles, "worker": worker.group.pid}
+        self.console.show(f"round {repetition + 1}: preparing")
+        state = _Round(repetition, {entry.case: entry for entry in cases})
+        for event in worker.events(self._wake_read, self._check):
+            self._on_event(event, worker, state)
+        code = worker.end()
+        self.groups.remove(worker.group)
+        self.roles = {role: pid for role, pid in self.roles.items() if role != "worker"}
+        self._check()
+        if code == 0 and not state.left:
+            return []
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        kind, reason = state.broken or ("worker_crashed", f"the worker process ended {how}")
+        if state.current is None:
+            raise _Ended("client_error", f"{kind}: {reason}; see {self.store.folder / 'worker.log'}")
+        times = {"t_start_ns": state.current.begin_ns, "t_end_ns": time.monotonic_ns()}
+        self._store("failed", {"kind": kind, "message": reason, **times}, state.current, repetition)
+        state.left.pop(state.current.case)
+        return list(state.left.values())
+
+    def _job(self, repetition: int, cases: list[SpecCase], endpoint: str | None) -> dict[str, Any]:
+        seed = self.spec.case_seed
+        paths = self.spec.system.paths
+        return {
+            "benchmark": self.spec.benchmark,
+            "repetition": repetition,
+            "work_dir": str(self.work_dir.absolute()),
+            "cache_dir": str(paths.cache.absolute()),
+            "target_dir": str(paths.target.absolute()),
+            "endpoint": endpoint,
+            "cases": [{"case": e.case, "params": e.params, "seed": seed(e.case, repetition)} for e in cases],
+        }
+
+    def _on_event(self, event: dict[str, Any], worker: WorkerProcess, state: _Round) -> None:
+        kind, repetition, current = event["event"], state.repetition, state.current
+        if kind == "prepared":
+            now = time.monotonic_ns()
+            self.invocation.phases.append(self._stretch("prepare", worker.started_ns, now, None, repetition))
+            self.invocation.facts["prepared"] = event["facts"]
+            self._save()
+        elif kind == "begin":
+            state.current = _Current(event["case"], time.monotonic_ns())
+            worker.allow(_timeout(self.params[event["case"]].expected_seconds(1)))
+            self.console.show(f"round {repetition + 1}: {self._label(event['case'])}")
+        elif kind == "phase" and current:
+            current.phases.append((event["name"], event["t_ns"]))
+        elif kind == "progress":
+            self.workload = self.measured + event["records"]
+        elif kind == "log":
+            self.log.write(event["level"], event["msg"], current.case if current else None)
+        elif kind in {"measured", "failed"} and current:
+            self._check()
+            self._store(kind, event, current, repetition)
+            state.left.pop(current.case)
+            state.current = None
+            worker.allow(CASE_TIMEOUT_FLOOR_S)
+        elif kind == "broken":
+            state.broken = (event["kind"], event["message"])
+
+    def _store(self, kind: str, event: dict[str, Any], current: _Current, repetition: int) -> None:
+        """Turn a worker's event into a record on disk."""
+        case, params = current.case, self.params[current.case]
+        start_ns, end_ns = event["t_start_ns"], event["t_end_ns"]
+        record = CaseRecord(
+            benchmark=self.spec.benchmark,
+            batch=self.spec.batch,
+            case=case,
+            repetition=repetition,
+            invocation=self.invocation.index,
+            status="ok" if kind == "measured" else "failed",
+            input=params.model_dump(mode="json"),
+            seed=self.spec.case_seed(case, repetition),
+            started_at=self._wall(start_ns),
+            t_start_s=self._since(start_ns),
+            t_end_s=self._since(end_ns),
+            validity=Validity(),
+        )
+        raw: dict[str, list[Any]] | None = None
+        if kind == "measured":
+            raw = event["raw"]
+            record.facts = event["facts"]
+            record.metrics, record.validity = self.benchmark.evaluate()(
+                params, typed_columns(event["raw"]), event["facts"]
+            )
+            self.measured += len(next(iter(event["raw"].values()), []))
+            self.workload = self.measured
+        else:
+            record.error = CaseError(kind=event["kind"], message=event["message"])
+            record.validity = Validity.of([f"failed: {event['kind']}: {event['message']}"])
+            self.log.write(WARNING, f"{event['kind']}: {event['message']}", case)
+        record = self.store.append_case(record, raw)
+        self.records.append(record)
+        self.done.add((case, repetition))
+        marks = [*current.phases, ("", end_ns)]
+        names = [(name, begin, marks[i + 1][1]) for i, (name, begin) in enumerate(current.phases)]
+        for name, begin, end in names or [("measure", start_ns, end_ns)]:
+            self.invocation.phases.append(self._stretch(name, begin, end, case, repetition))
+        self.invocation.measured_s += (end_ns - start_ns) / 1e9
+        self.log.write(INFO, f"repetition {repetition + 1}: {self._outcome(record)}", case)
+        self.console.advance(f"{self._label(case)}  repetition {repetition + 1}  {self._outcome(record)}")
+        self._save()
+
+    # -- small things -------------------------------------------------------------------------------------------------
+
+    def _outcome(self, record: CaseRecord) -> str:
+        if record.status == "failed":
+            return record.validity.reasons[0]
+        if not record.validity.valid:
+            return "invalid: " + "; ".join(record.validity.reasons)
+        shown = []
+        for name in self.benchmark.headline:
+            metric = record.metrics.get(name)
+            if metric is not None and metric.value is not None:
+                shown.append(f"{name} {metric.value:.4g}")
+        return ", ".join(shown)
+
+    def _label(self, case: str) -> str:
+        params = self.params[case]
+        varying = [name for name in params.label_fields if name not in params.setup_names()]
+        telling = [name for name in varying if not params.is_default(name)]
+        return " ".join(text for name in telling or varying if (text := params.shown(name)))
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        self.signalled = number
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
+
+    def _check(self) -> None:
+        """Raise when a signal came or the server is gone."""
+        if self.signalled is not None:
+            raise _Ended("terminated", f"received {signal.Signals(self.signalled).name}")
+        if self.server is not None and not self.server.alive():
+            raise _Ended("server_crashed", f"the server ended while it was measured; see {self.server_log}")
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        begin = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self.invocation.phases.append(self._stretch(name, begin, time.monotonic_ns(), None, None))
+
+    def _stretch(self, name: str, begin: int, end: int, case: str | None, repetition: int | None) -> Phase:
+        return Phase(
+            name=name, t_start_s=self._since(begin), t_end_s=self._since(end), case=case, repetition=repetition
+        )
+
+    def _since(self, t_ns: int) -> float:
+        return (t_ns - self.t0_ns) / 1e9
+
+    def _wall(self, t_ns: int) -> str:
+        start = datetime.fromisoformat(self.invocation.started_at).timestamp()
+        return datetime.fromtimestamp(start + self._since(t_ns), UTC).isoformat(timespec="milliseconds")
+
+    def _save(self) -> None:
+        done: dict[str, int] = {}
+        for record in self.records:
+            done[record.case] = done.get(record.case, 0) + 1
+        self.record.done = done
+        self.store.write_record(self.record)
+
+    def _finish(self, status: BatchStatus, reason: str | None) -> None:
+        self.invocation.status = self.record.status = status
+        self.invocation.reason = self.record.reason = reason
+        self.invocation.ended_at = _now()
+        self.invocation.elapsed_s = self._since(time.monotonic_ns())
+        self.store.compact()
+        if status in {"ok", "partial"}:
+            shutil.rmtree(self.work_dir, ignore_errors=True)
+        self._save()
+        level = INFO if EXIT_CODES.get(status) == 0 else ERROR
+        self.log.write(level, f"ended: {status}" + (f" ({reason})" if reason else ""))
+
+
+def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file: Path | None = None) -> int:
+    """Run the batch of a spec into `folder` and return the exit code; `done` is written when it is complete."""
+    spec = Spec.model_validate_json(spec_path.read_bytes())
+    lock = OwnerLock(folder)
+    try:
+        lock.acquire()
+    except Locked as error:
+        print(f"{spec.batch}: {error}", file=sys.stderr)
+        return 1
+    try:
+        run = BatchRun(spec, folder, log_file)
+        try:
+            status = run.run()
+        finally:
+            run.log.close()
+        code = EXIT_CODES.get(status, 1)
+        if code == 0 and done is not None:
+            summary = {"batch": spec.batch, "status": status, "repetitions": len(run.records)}
+            atomic_write(done, orjson.dumps(summary) + b"\n")
+        elapsed = duration(run.invocation.elapsed_s or 0)
+        reason = f": {run.record.reason}" if run.record.reason else ""
+        print(
+            f"{spec.batch}: {status}{reason} · {len(run.records)} repetitions · {elapsed}", file=sys.stderr, flush=True
+        )
+        return code
+    except ConfigError as error:
+        print(f"{spec.batch}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        lock.release()
+
+
+def _timeout(expected_s: float) -> float:
+    return max(CASE_TIMEOUT_FLOOR_S, CASE_TIMEOUT_FACTOR * expected_s)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,74 @@
+"""One live writer per batch: `owner.lock` names the process that owns the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+class Locked(Exception):
+    """Another live process owns the batch."""
+
+
+class OwnerLock:
+    """Holds `owner.lock`. A lock whose process is dead on this host is taken over; one of another host is respected."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "owner.lock"
+        self._held = False
+
+    def acquire(self) -> None:
+        """Take the lock. Raises `Locked` with who holds it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        mine = orjson.dumps(_identity(os.getpid()))
+        while not self._held:
+            # Written aside and linked: the lock never exists without its content, and link() fails if it exists.
+            aside = self._path.with_name(f".owner.{os.getpid()}")
+            aside.write_bytes(mine)
+            try:
+                os.link(aside, self._path)
+                self._held = True
+            except FileExistsError:
+                self._take_over_or_refuse()
+            finally:
+                aside.unlink()
+
+    def _take_over_or_refuse(self) -> None:
+        try:
+            content = self._path.read_bytes()
+            owner = orjson.loads(content)
+        except FileNotFoundError:
+            return
+        except orjson.JSONDecodeError:
+            owner = {"pid": None, "host": None}
+        same_host = owner.get("host") == socket.gethostname()
+        if same_host and _identity(owner["pid"])["started"] == owner["started"] and owner["started"] is not None:
+            raise Locked(f"process {owner['pid']} on this host is running it")
+        if not same_host and owner.get("host"):
+            job = f" (Slurm job {owner['slurm_job']})" if owner.get("slurm_job") else ""
+            raise Locked(f"host {owner['host']} owns it{job}; if that job is gone, delete {self._path}")
+        # Rename first: of two processes that see the same dead owner only one gets its lock.
+        grave = self._path.with_name(f".dead.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            self._path.rename(grave)
+            grave.unlink()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._held:
+            self._path.unlink(missing_ok=True)
+            self._held = False
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        started = stat.rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        started = None
+    return {"pid": pid, "started": started, "host": socket.gethostname(), "slurm_job": os.environ.get("SLURM_JOB_ID")}

@@ -1,0 +1,90 @@
+"""Processes of a batch: each in its own session, ended by TERM, then KILL, on its whole group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+GRACE_S = 10.0
+
+
+class Group:
+    """One started command and all its descendants that stay in its process group."""
+
+    def __init__(
+        self, command: Sequence[str], *, stderr: Path, environment: Mapping[str, str] | None = None, pipes: bool = False
+    ) -> None:
+        leash = [sys.executable, "-m", "aifbench.runner.leash", str(os.getpid())]
+        self._errors = stderr.open("ab")
+        pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*leash, *command],
+            stdin=pipe,
+            stdout=pipe if pipes else self._errors,
+            stderr=self._errors,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of the group."""
+        return self.process.pid
+
+    @property
+    def stdin(self) -> IO[Any]:
+        """The command's standard input."""
+        assert self.process.stdin is not None
+        return self.process.stdin
+
+    @property
+    def stdout(self) -> IO[Any]:
+        """The command's standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def alive(self) -> bool:
+        """Return whether the command itself still runs."""
+        return self.process.poll() is None
+
+    def end(self, grace_s: float = GRACE_S) -> int:
+        """Let a command that is finishing exit by itself, then end what is left of its group; return its exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace_s)
+        return self.stop(grace_s)
+
+    def stop(self, grace_s: float = GRACE_S) -> int:
+        """End the whole group (TERM, then KILL after `grace_s`) and return the command's exit code."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while self._group_lives() and time.monotonic() < deadline:
+            self.process.poll()
+            time.sleep(0.02)
+        if self._group_lives():
+            self._signal(signal.SIGKILL)
+        code = self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._errors.close()
+        return code
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def _group_lives(self) -> bool:
+        self.process.poll()
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True

@@ -1,0 +1,61 @@
+"""One round: a fresh worker process, the job it is given and the events that it sends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from aifbench.runner.process import Group
+
+POLL_S = 0.5
+TIMEOUT = "no answer in time; the process was ended"
+
+
+class WorkerProcess:
+    """A worker process (`aifbench.worker`) and the deadline for its next event."""
+
+    def __init__(self, job: dict[str, Any], errors: Path) -> None:
+        self.group = Group([sys.executable, "-m", "aifbench.worker"], stderr=errors, pipes=True)
+        self.started_ns = time.monotonic_ns()
+        self.deadline = float("inf")
+        with contextlib.suppress(BrokenPipeError):
+            self.group.stdin.write(orjson.dumps(job))
+            self.group.stdin.close()
+
+    def allow(self, seconds: float) -> None:
+        """Set the deadline of the next event to `seconds` from now."""
+        self.deadline = time.monotonic() + seconds
+
+    def events(self, wake: int, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+        """Yield events until the worker closes its output; a last `broken` event when the deadline passes.
+
+        `check` is called between reads, at least every half second and at once when `wake` becomes readable;
+        what it raises ends the iteration.
+        """
+        buffer = b""
+        output = self.group.stdout.fileno()
+        while True:
+            ready, _, _ = select.select([output, wake], [], [], POLL_S)
+            check()
+            if output in ready:
+                data = os.read(output, 1 << 20)
+                if not data:
+                    return
+                *lines, buffer = (buffer + data).split(b"\n")
+                yield from map(orjson.loads, lines)
+            elif time.monotonic() > self.deadline:
+                self.group.stop(grace_s=2)
+                yield {"event": "broken", "kind": "timeout", "message": TIMEOUT}
+                return
+
+    def end(self) -> int:
+        """Wait for the worker's own exit, end what is left of its group and return the exit code."""
+        return self.group.end()

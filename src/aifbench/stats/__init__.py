@@ -1,0 +1,1 @@
+"""Statistics of a result. Pure functions; the unit of replication is the repetition."""

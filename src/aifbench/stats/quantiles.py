@@ -1,0 +1,29 @@
+"""Quantiles, given only when the sample supports them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aifbench.records.models import Metric
+
+BEYOND = 10
+"""Observations that must lie beyond a quantile before it is printed: p99 needs 1000."""
+
+
+def needed(q: float) -> int:
+    """Return the number of observations that quantile `q` (0 < q < 1) needs."""
+    return int(np.ceil(round(BEYOND / min(q, 1 - q), 6)))
+
+
+def quantile_metric(values: ArrayLike, q: float, unit: str, instrument: float | None = None) -> Metric:
+    """Return quantile `q` of one repetition's operations, or an absent metric when n does not support it.
+
+    Method: linear interpolation between order statistics (Hyndman and Fan 1996, type 7).
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n = int(data.size)
+    if n < needed(q):
+        return Metric.absent(unit, f"n = {n} does not support p{q * 100:g}, which needs {needed(q)}", n=n)
+    value = float(np.quantile(data, q))
+    return Metric(value=value, unit=unit, n=n, method=f"p{q * 100:g} of operations", instrument=instrument)

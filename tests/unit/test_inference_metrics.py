@@ -1,0 +1,291 @@
+"""Metrics and verdict of one repetition, by hand.
+
+Two clients, two requests each, times in ms since the first send:
+    client 0: send 0, tokens 100 110 120 130, end 130;   send 130, tokens 230 240 250 260, end 260
+    client 1: send 20, tokens 140 160 180 200, end 200;  send 200, tokens 300 320 340 360, end 360
+Steady window: 20 (client 1 begins) to 260 (client 0 ends).
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifbench.benchmark import Raw
+from aifbench.checks.load import steady_window
+from aifbench.inference.metrics import Requests, evaluate
+from aifbench.inference.params import InferenceParams
+from aifbench.records.models import CaseRecord, Metric, Validity
+from aifbench.records.store import BatchStore, plain_columns
+
+ORIGIN = 7_000_000_000_000
+MS = 1_000_000
+ROWS = [  # client, send, tokens, end
+    (0, 0, [100, 110, 120, 130], 130),
+    (0, 130, [230, 240, 250, 260], 260),
+    (1, 20, [140, 160, 180, 200], 200),
+    (1, 200, [300, 320, 340, 360], 360),
+]
+FACTS: dict[str, Any] = {
+    "calibration": {"ttft_error_s": {"bound": 0.0002}, "gap_error_s": {"bound": 0.0001}},
+    "fixes_length": True,
+    "warmup_requests": 2,
+    "warmup_failed": 0,
+    "clock_offset_start_ns": 5,
+    "clock_offset_end_ns": 6,
+    "error_messages": {},
+}
+PARAMS = InferenceParams(prompt_text="x", clients=2, requests=2, output_tokens=4)
+
+
+def at(ms: float | None) -> int | None:
+    return None if ms is None else ORIGIN + int(ms * MS)
+
+
+def raw() -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "client": [row[0] for row in ROWS],
+        "scheduled_ns": [at(row[1]) for row in ROWS],
+        "send_ns": [at(row[1]) for row in ROWS],
+        "first_token_ns": [at(row[2][0]) for row in ROWS],
+        "end_ns": [at(row[3]) for row in ROWS],
+        "token_ns": [[at(ms) for ms in row[2]] for row in ROWS],
+        "tokens": [4] * 4,
+        "prompt_tokens": [50] * 4,
+        "cached_tokens": [49] * 4,
+        "error": [None] * 4,
+        "answer_sha256": ["a", "a", "b", "a"],
+        "reads_with_several_events": [0] * 4,
+        "server_queue_ms": [None] * 4,
+        "server_load_ms": [None] * 4,
+        "server_prefill_ms": [90.0, 90.0, 110.0, 90.0],
+        "server_decode_ms": [30.0, 30.0, 60.0, 60.0],
+    }
+    return columns
+
+
+def run(
+    changes: dict[str, Any] | None = None, facts: dict[str, Any] | None = None, params: InferenceParams = PARAMS
+) -> tuple[dict[str, Metric], Validity]:
+    return evaluate(params, {**raw(), **(changes or {})}, {**FACTS, **(facts or {})})
+
+
+def test_contract_outputs() -> None:
+    metrics, validity = run()
+    assert validity == Validity.of([])
+    ttft = metrics["time_to_first_token_s"]
+    assert (ttft.value, ttft.unit, ttft.n, ttft.instrument) == (
+        pytest.approx((0.1 + 0.1 + 0.12 + 0.1) / 4),
+        "s",
+        4,
+        0.0002,
+    )
+    rate = metrics["tokens_generated_per_second"]
+    assert (rate.value, rate.unit, rate.n) == (pytest.approx((100 + 100 + 50 + 50) / 4), "tokens/s", 4)
+    # d(rate) = rate x (error of the span / span): 100 x 0.1/30 twice, 50 x 0.1/60 twice
+    assert rate.instrument == pytest.approx((2 * 100 * 0.1 / 30 + 2 * 50 * 0.1 / 60) / 4)
+
+
+def test_steady_window_and_what_is_in_it() -> None:
+    requests = Requests.of(raw())
+    window = steady_window(requests.clients, requests.columns["send"], requests.columns["end"])
+    assert (window.start_s, window.end_s) == pytest.approx((0.02, 0.26))
+    metrics, _ = run()
+    aggregate = metrics["tokens_generated_per_second_aggregate"]
+    assert aggregate.n == 12  # 8 of client 0; 4 of client 1, whose second answer begins at 300
+    assert aggregate.value == pytest.approx(12 / 0.24)
+    assert metrics["concurrency_achieved"].value == pytest.approx(2.0)
+
+
+def test_gaps_and_whole_requests() -> None:
+    metrics, _ = run()
+    assert metrics["inter_token_latency_mean_s"].value == pytest.approx(0.015)
+    assert metrics["inter_token_latency_max_s"].value == pytest.approx(0.02)
+    assert metrics["inter_token_latency_max_s"].n == 12
+    assert metrics["inter_token_latency_p50_s"].value is None  # 12 gaps do not carry a median
+    assert metrics["time_per_output_token_s"].value == pytest.approx(0.015)
+    assert metrics["end_to_end_latency_s"].value == pytest.approx((0.13 + 0.13 + 0.18 + 0.16) / 4)
+    assert metrics["makespan_s"].value == pytest.approx(0.36)
+    assert metrics["requests_per_second"].value == pytest.approx(4 / 0.36)
+    assert metrics["success_rate"].value == 1.0
+    assert metrics["distinct_answers"].value == 2
+
+
+def test_server_beside_ours() -> None:
+    metrics, _ = run()
+    assert metrics["server_tokens_per_second"].value == pytest.approx((100 + 100 + 50 + 50) / 4)
+    assert metrics["server_time_to_first_token_s"].value == pytest.approx(0.095)
+    assert metrics["server_time_to_first_token_s"].method == "server's prefill, mean"
+    assert metrics["time_to_first_token_residual_s"].value == pytest.approx(0.105 - 0.095)
+    assert metrics["prefill_tokens_per_second"].value == pytest.approx((3 / 0.09 + 1 / 0.11) / 4)
+
+
+def test_all_parts_that_the_server_tells_are_added() -> None:
+    metrics, _ = run({"server_queue_ms": [5.0] * 4, "server_load_ms": [1.0] * 4})
+    assert metrics["server_time_to_first_token_s"].value == pytest.approx(0.101)
+    assert metrics["server_time_to_first_token_s"].method == "server's queue + load + prefill, mean"
+
+
+def test_silent_server_leaves_its_figures_absent() -> None:
+    none = [None] * 4
+    names = ("server_prefill_ms", "server_decode_ms", "cached_tokens", "prompt_tokens")
+    metrics, validity = run(dict.fromkeys(names, none))
+    for name in (
+        "server_tokens_per_second", "server_time_to_first_token_s", "time_to_first_token_residual_s",
+        "prefill_tokens_per_second",
+    ):  # fmt: skip
+        assert metrics[name].value is None
+        assert metrics[name].reason == "the server does not tell it"
+    assert validity.valid
+    assert "cache mode warm-same not confirmed" in validity.notes[0]
+
+
+def failed(error: str, row: int = 3) -> dict[str, Any]:
+    changes = raw()
+    for name, values in changes.items():
+        if name not in {"client", "scheduled_ns", "send_ns", "end_ns", "reads_with_several_events"}:
+            values[row] = None
+    changes["error"][row] = error
+    changes["token_ns"][row] = []
+    return changes
+
+
+def test_failures_stay_in_the_denominator() -> None:
+    metrics, validity = run(failed("timeout"), {"error_messages": {"timeout": "nothing came"}})
+    assert (metrics["success_rate"].value, metrics["success_rate"].n) == (0.75, 4)
+    assert metrics["time_to_first_token_s"].n == 3
+    assert metrics["requests_per_second"].value == pytest.approx(3 / 0.36)
+    assert validity.reasons == ["1 of 4 requests failed: 1 timeout"]
+    assert validity.notes == ["timeout: nothing came"]
+
+
+def test_an_answer_that_broke_off_is_in_no_rate() -> None:
+    changes = raw()
+    changes["error"][3] = "early_close"
+    metrics, validity = run(changes)
+    assert metrics["tokens_generated_per_second"].n == 3
+    assert validity.reasons == ["1 of 4 requests failed: 1 early_close"]
+
+
+def test_all_failed_is_absent_with_reasons() -> None:
+    changes = raw()
+    for name in changes:
+        if name not in {"client", "scheduled_ns"}:
+            changes[name] = [None] * 4
+    changes["error"], changes["token_ns"] = ["connect"] * 4, [[], [], [], []]
+    metrics, validity = run(changes)
+    assert metrics["success_rate"].value == 0.0
+    others = {name: metric for name, metric in metrics.items() if name != "success_rate"}
+    assert all(metric.value is None and metric.reason for metric in others.values())
+    assert validity.reasons[0] == "4 of 4 requests failed: 4 connect"
+
+
+def test_one_client_alone_for_long_breaks_littles_law() -> None:
+    changes = raw()
+    changes["send_ns"][1] = at(200)  # client 0 does nothing from 130 to 200
+    changes["scheduled_ns"][1] = at(130)
+    _, validity = run(changes)
+    assert len(validity.reasons) == 1
+    assert "Little's law" in validity.reasons[0]
+
+
+def test_clients_that_never_work_together() -> None:
+    changes = raw()
+    for name in ("send_ns", "end_ns", "first_token_ns"):
+        changes[name][2:] = [stamp + 1000 * MS for stamp in changes[name][2:]]
+    changes["token_ns"][2:] = [[stamp + 1000 * MS for stamp in row] for row in changes["token_ns"][2:]]
+    metrics, validity = run(changes)
+    assert "no time in which all clients were at work" in validity.reasons[0]
+    assert metrics["tokens_generated_per_second_aggregate"].value is None
+    assert metrics["concurrency_achieved"].value is None
+
+
+def test_client_and_server_must_tell_the_same_speed() -> None:
+    assert run({"server_decode_ms": [34.9, 34.9, 64.9, 64.9]})[1].valid
+    _, validity = run({"server_decode_ms": [35.1, 35.1, 65.1, 65.1]})
+    assert validity.reasons == [
+        "first to last token took 0.045 s at the client, 0.0501 s by the server's own clock (tolerance 5%)"
+    ]
+
+
+def test_length_is_a_reason_where_it_was_fixed_and_a_note_elsewhere() -> None:
+    params = PARAMS.model_copy(update={"output_tokens": 5})
+    _, validity = run(params=params)
+    assert "4 of 4 answers do not have the 5 tokens asked for (shortest 4, longest 4)" in validity.reasons[0]
+    _, validity = run(facts={"fixes_length": False}, params=params)
+    assert validity.valid
+    assert "4 of 4 answers" in validity.notes[0]
+
+
+def test_cache_state_must_agree_with_the_mode() -> None:
+    _, validity = run({"cached_tokens": [49, 49, 0, 49]})
+    assert "cache mode warm-same contradicted: 1 of 4" in validity.reasons[0]
+    _, validity = run(params=PARAMS.model_copy(update={"cache": "cold"}))
+    assert "cache mode cold contradicted: 4 of 4" in validity.reasons[0]
+
+
+def test_more_clients_than_slots_is_a_note() -> None:
+    params = InferenceParams.model_validate({**PARAMS.model_dump(), "engine": {"kind": "llamacpp", "slots": 1}})
+    _, validity = run(params=params)
+    assert validity.valid
+    assert "2 clients on 1 slots: times to first token contain a queue" in validity.notes
+
+
+def test_missing_count_falls_back_to_events_and_says_so() -> None:
+    metrics, validity = run({"tokens": [None] * 4})
+    assert metrics["tokens_generated_per_second"].value == pytest.approx(75)
+    assert "token events (the server gives no count)" in metrics["tokens_generated_per_second"].method
+    assert "the server gives no token count: token events are counted instead" in validity.notes
+
+
+def test_several_tokens_per_event_count_as_the_server_counts() -> None:
+    metrics, _ = run({"tokens": [7] * 4, "server_decode_ms": [None] * 4})
+    assert metrics["tokens_generated_per_second"].value == pytest.approx((2 * 6 / 0.03 + 2 * 6 / 0.06) / 4)
+    assert metrics["tokens_generated_per_second_aggregate"].value == pytest.approx(12 * 7 / 4 / 0.24)
+
+
+def test_tolerance_of_a_long_answer_is_relative() -> None:
+    params = PARAMS.model_copy(update={"clients": 1})
+    long = {name: values[:1] for name, values in raw().items()}
+    long["token_ns"], long["end_ns"] = [[at(100), at(400), at(700), at(1100)]], [at(1100)]
+    assert evaluate(params, {**long, "server_decode_ms": [1050.0]}, FACTS)[1].valid
+    assert not evaluate(params, {**long, "server_decode_ms": [1055.0]}, FACTS)[1].valid
+
+
+def test_wall_clock_step_changes_no_figure_but_is_said() -> None:
+    before, _ = run()
+    after, validity = run(facts={"clock_offset_end_ns": 3_600_000_000_000})
+    assert before == after
+    assert validity.valid
+    assert "the wall clock stepped by +3600.000 s" in validity.notes[0]
+
+
+def test_coalesced_reads_and_failed_warmup_are_notes() -> None:
+    _, validity = run({"reads_with_several_events": [2, 0, 0, 0]}, {"warmup_failed": 1})
+    assert validity.valid
+    assert any("2 reads brought several of 16 token events" in note for note in validity.notes)
+    assert "1 of 2 warm-up requests failed" in validity.notes
+
+
+def test_without_calibration_there_is_no_instrument_error() -> None:
+    metrics, _ = run(facts={"calibration": None})
+    assert {metric.instrument for metric in metrics.values()} == {None}
+
+
+def test_figures_are_the_same_from_a_worker_and_from_the_file(tmp_path: Path) -> None:
+    columns: Raw = failed("timeout")
+    store = BatchStore(tmp_path)
+    store.create()
+    record = CaseRecord(
+        benchmark="inference", batch="b", case="c", repetition=0, invocation=0, status="ok", input={}, seed=1,
+        started_at="now", t_start_s=0, t_end_s=1, validity=Validity(),
+    )  # fmt: skip
+    store.append_case(record, plain_columns(copy.deepcopy(columns)))
+    fresh = evaluate(PARAMS, columns, FACTS)
+    assert evaluate(PARAMS, store.read_raw("c", 0), FACTS) == fresh
+    store.compact()
+    metrics, validity = evaluate(PARAMS, store.read_raw("c", 0), FACTS)
+    assert validity == fresh[1]
+    for name, metric in metrics.items():
+        assert metric.value == pytest.approx(fresh[0][name].value), name

@@ -1,0 +1,61 @@
+"""The instrument's own error: the arithmetic by hand, and the truth that the planted server tells."""
+
+import numpy as np
+import orjson
+import pytest
+
+from aifbench.load.calibrate import calibrate, exchange_errors, summary
+from aifbench.load.client import Exchange
+from aifbench.load.planted import Plan
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(value: object) -> bytes:
+    data = b"data: " + orjson.dumps(value) + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def token(text: str) -> bytes:
+    return chunk({"choices": [{"delta": {"content": text}}]})
+
+
+def test_errors_of_one_answer_by_hand() -> None:
+    truth = chunk({"choices": [], "planted": {"received_ns": 1_010, "written_ns": [2_000, 3_000, 4_000]}})
+    exchange = Exchange(0, 0, 900, send_ns=1_000, sent_ns=1_005, status=200)
+    exchange.pieces = [(1_900, HEAD), (2_030, token("a")), (3_020, token("b")), (4_045, token("c") + truth)]
+    errors = exchange_errors(exchange)
+    assert errors is not None
+    assert errors[0] == (2_030 - 2_000) + (1_005 - 1_000)
+    assert errors[1].tolist() == [-10, 25]
+
+
+def test_a_failed_answer_has_no_error_figures() -> None:
+    exchange = Exchange(0, 0, 900, send_ns=1_000, sent_ns=1_005, status=200, error="reset")
+    assert exchange_errors(exchange) is None
+    exchange = Exchange(0, 0, 900, send_ns=1_000, sent_ns=1_005, status=200)
+    exchange.pieces = [(1_900, HEAD), (2_030, token("a"))]
+    assert exchange_errors(exchange) is None  # the server never told the truth
+
+
+@pytest.mark.parametrize(("n", "bound"), [(5, "max"), (20, "p50"), (100, "p90"), (200, "p95"), (1000, "p99")])
+def test_bound_is_the_largest_quantile_that_n_supports(n: int, bound: str) -> None:
+    figures = summary(-np.arange(n, dtype=np.float64))
+    assert figures["bound_quantile"] == bound
+    share = 1.0 if bound == "max" else float(bound[1:]) / 100
+    assert figures["bound"] == pytest.approx(share * (n - 1))
+    assert figures["median"] == -(n - 1) / 2
+
+
+def test_deadlines_of_a_stall() -> None:
+    plan = Plan(ttft_ms=10, gap_ms=2, tokens=4, stall_after=2, stall_ms=100)
+    assert list(plan.deadlines_ns()) == [10_000_000, 12_000_000, 114_000_000, 116_000_000]
+
+
+def test_a_calibration_has_all_its_figures() -> None:
+    figures = calibrate(2, seed=1, seconds=0.3)
+    assert figures["failed"] == 0
+    assert figures["requests"] == 2 * int(0.3 / 0.016)
+    assert figures["gap_error_s"]["n"] == 2 * figures["requests"]
+    assert 0 < figures["ttft_error_s"]["bound"] <= figures["ttft_error_s"]["max"]
+    assert figures["stamp_source"] in {"kernel", "read"}

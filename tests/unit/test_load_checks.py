@@ -1,0 +1,39 @@
+"""Verdicts on load and cache."""
+
+from aifbench.checks.cache import cache_state
+from aifbench.checks.load import littles_law
+
+
+def test_littles_law_holds_within_its_tolerance() -> None:
+    assert littles_law(4.0, 0.5, 2) == []
+    assert littles_law(4.0, 0.476, 2) == []
+    assert littles_law(4.0, 0.524, 2) == []
+
+
+def test_littles_law_names_all_parts() -> None:
+    (reason,) = littles_law(4.0, 0.4, 2)
+    assert "4 operations/s x 0.4 s = 1.6 in flight, but 2 clients" in reason
+    assert littles_law(4.0, 0.6, 2)
+    assert littles_law(4.0, 0.4, 2, tolerance=0.25) == []
+
+
+def test_cold_allows_a_template_but_no_prompt() -> None:
+    assert cache_state("cold", [500.0, 85.0], [60.0, 24.0]) == ([], [])
+    (reason,), _ = cache_state("cold", [500.0, 500.0], [0.0, 65.0])
+    assert "1 of 2 requests took prompt tokens from the cache" in reason
+    assert cache_state("cold", [40.0], [39.0])[0]
+
+
+def test_warm_needs_the_prompt_but_for_a_block() -> None:
+    assert cache_state("warm-same", [67.0, 500.0, 30.0], [66.0, 496.0, 16.0]) == ([], [])
+    (reason,), _ = cache_state("warm-same", [67.0, 67.0], [66.0, 0.0])
+    assert "1 of 2 requests did not find the prompt in the cache (first: 0 of 67 tokens cached)" in reason
+
+
+def test_unknown_is_a_note_and_never_a_zero() -> None:
+    for mode in ("cold", "warm-same"):
+        reasons, (note,) = cache_state(mode, [67.0, None], [None, 3.0])
+        assert reasons == []
+        assert "not confirmed" in note
+    assert cache_state("cold", [float("nan")], [float("nan")])[1]
+    assert cache_state("cold", [], [])[1]

@@ -1,0 +1,239 @@
+"""The client against sockets that misbehave: each failure has its class, and none is lost."""
+
+import contextlib
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aifbench.load.client import StreamingClient, _kernel_stamp, clock_offset_ns
+from aifbench.load.http import Target, body_pieces
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REQUEST = b"GET / HTTP/1.1\r\n\r\n"
+Handler = Callable[[socket.socket, int], None]
+
+
+@contextlib.contextmanager
+def server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Target]:
+    """Serve each connection in a thread; `handler(connection, number)` answers the server's request `number`."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    counter = iter(range(10**6))
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), tls.wrap_socket(connection, True) if tls else connection as connection:
+            while data := connection.recv(65536):
+                while not data.endswith(b"\r\n\r\n"):
+                    data += connection.recv(65536)
+                handler(connection, next(counter))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield Target("127.0.0.1", listener.getsockname()[1], False, "")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def run(handler: Handler, requests: int = 3, clients: int = 1, timeout_s: float = 5.0, reuse: bool = True):
+    with server(handler) as target, StreamingClient(target, clients, reuse=reuse) as client:
+        return client.run([[REQUEST] * requests] * clients, [0.0] * clients, timeout_s)
+
+
+def test_connections_are_reused_and_order_is_kept() -> None:
+    load = run(lambda connection, _: connection.sendall(OK), requests=4, clients=3)
+    assert [(e.client, e.index) for e in load.exchanges] == [(c, i) for c in range(3) for i in range(4)]
+    assert all(e.status == 200 and e.error is None for e in load.exchanges)
+    assert [e.connection_reused for e in load.exchanges] == [False, True, True, True] * 3
+    assert load.connections_opened == 0  # all were opened before the run
+    for exchange in load.exchanges:
+        assert exchange.send_ns is not None
+        assert exchange.sent_ns is not None
+        assert exchange.end_ns is not None
+        assert load.start_ns <= exchange.scheduled_ns <= exchange.send_ns <= exchange.sent_ns <= load.end_ns
+        assert exchange.send_ns <= exchange.pieces[0][0] <= exchange.end_ns <= load.end_ns
+        assert body_pieces(exchange.pieces)[1][-1][1] == b"ok"
+
+
+def test_without_reuse_each_request_has_its_own_connection() -> None:
+    load = run(lambda connection, _: connection.sendall(OK), reuse=False)
+    assert [e.connection_reused for e in load.exchanges] == [False] * 3
+    assert [e.error for e in load.exchanges] == [None] * 3
+    assert load.connections_opened == 2
+
+
+def test_announced_close_is_no_error() -> None:
+    def handler(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")
+        connection.close()
+
+    load = run(handler)
+    assert [(e.status, e.error, e.connection_reused) for e in load.exchanges] == [(200, None, False)] * 3
+
+
+def faulty(number_of_fault: int, fault: Handler) -> Handler:
+    def handler(connection: socket.socket, number: int) -> None:
+        if number == number_of_fault:
+            fault(connection, number)
+        else:
+            connection.sendall(OK)
+
+    return handler
+
+
+def reset(connection: socket.socket, _: int) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def early_close(connection: socket.socket, _: int) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    connection.close()
+
+
+def silent_close(connection: socket.socket, _: int) -> None:
+    connection.close()
+
+
+def nonsense(connection: socket.socket, _: int) -> None:
+    connection.sendall(b"hello?\r\n\r\n")
+
+
+def silence(connection: socket.socket, _: int) -> None:
+    connection.recv(1)
+
+
+def stall(connection: socket.socket, _: int) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    connection.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (reset, "reset"),
+        (early_close, "early_close"),
+        (silent_close, "early_close"),
+        (nonsense, "protocol"),
+        (silence, "timeout"),
+        (stall, "stall"),
+    ],
+)
+def test_a_fault_has_its_class_and_the_client_goes_on(fault: Handler, error: str) -> None:
+    load = run(faulty(1, fault), timeout_s=1.0)
+    assert [e.error for e in load.exchanges] == [None, error, None]
+    assert [e.connection_reused for e in load.exchanges] == [False, True, False]
+    assert all(e.end_ns is not None for e in load.exchanges)
+
+
+def test_status_is_not_an_error_of_the_transport() -> None:
+    load = run(lambda c, _: c.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"))
+    assert [(e.status, e.error, e.connection_reused) for e in load.exchanges][1:] == [(503, None, True)] * 2
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with StreamingClient(Target("127.0.0.1", port, False, ""), 2) as client:
+        load = client.run([[REQUEST] * 1500] * 2, [0.0, 0.0], 5.0)
+    assert len(load.exchanges) == 3000
+    assert {e.error for e in load.exchanges} == {"connect"}
+    assert all(e.send_ns is None and e.pieces == [] and e.end_ns is not None for e in load.exchanges)
+
+
+def test_large_request_and_answer_in_pieces() -> None:
+    body = b"x" * 3_000_000
+
+    def handler(connection: socket.socket, _: int) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    request = b"GET / HTTP/1.1\r\nX: " + b"y" * 6_000_000 + b"\r\n\r\n"
+    with server(handler) as target, StreamingClient(target, 1) as client:
+        (exchange,) = client.run([[request]], [0.0], 30.0).exchanges
+    assert exchange.error is None
+    assert sum(len(data) for _, data in body_pieces(exchange.pieces)[1]) == len(body)
+
+
+def test_connection_closed_while_idle_is_opened_again_before_the_run() -> None:
+    def handler(connection: socket.socket, number: int) -> None:
+        connection.sendall(OK)
+        if number == 0:
+            connection.close()
+
+    with server(handler) as target, StreamingClient(target, 1) as client:
+        client.run([[REQUEST]], [0.0], 5.0)
+        sock = client._clients[0].sock
+        assert sock is not None
+        sock.setblocking(True)
+        assert sock.recv(1, socket.MSG_PEEK) == b""
+        sock.setblocking(False)
+        load = client.run([[REQUEST] * 2], [0.0], 5.0)
+    assert [(e.error, e.connection_reused) for e in load.exchanges] == [(None, False), (None, True)]
+
+
+def test_a_client_without_requests_is_left_alone() -> None:
+    with server(lambda c, _: c.sendall(OK)) as target, StreamingClient(target, 2) as client:
+        load = client.run([[], [REQUEST]], [0.0, 0.0], 5.0)
+    assert [(e.client, e.error) for e in load.exchanges] == [(1, None)]
+
+
+def test_kernel_stamp_is_turned_to_the_monotonic_clock() -> None:
+    data = struct.pack("@ll", 100, 500)
+    assert _kernel_stamp([(socket.SOL_SOCKET, 35, data)], 40_000_000_000) == 60_000_000_500
+    assert _kernel_stamp([(socket.SOL_SOCKET, 1, data)], 0) is None
+    assert _kernel_stamp([], 0) is None
+
+
+def test_clock_offset_is_that_of_the_two_clocks() -> None:
+    low = time.time_ns() - time.monotonic_ns()
+    assert abs(clock_offset_ns() - low) < 1e9
+
+
+def test_tls_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl binary to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    body = b"x" * 200_000
+
+    def handler(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        if number == 1:
+            connection.close()
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with server(handler, context) as plain:
+        target = Target("localhost", plain.port, True, "")
+        with StreamingClient(target, 1) as client:
+            load = client.run([[REQUEST] * 3], [0.0], 10.0)
+        assert load.stamp_source == "read"
+        # The second answer's connection ends without a word: the third request finds out, or opens a new one.
+        assert [e.error for e in load.exchanges[:2]] == [None, None]
+        assert load.exchanges[2].error in {None, "early_close", "reset"}
+        assert sum(len(data) for _, data in body_pieces(load.exchanges[0].pieces)[1]) == len(body)
+        with StreamingClient(target, 1, reuse=False) as client:
+            load = client.run([[REQUEST] * 3], [0.0], 10.0)
+        assert [(e.error, e.connection_reused) for e in load.exchanges] == [(None, False)] * 3
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with StreamingClient(target, 1) as client:
+            load = client.run([[REQUEST] * 2], [0.0], 10.0)
+        assert [e.error for e in load.exchanges] == ["tls"] * 2  # nobody vouches for this certificate

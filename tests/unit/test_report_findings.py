@@ -1,0 +1,152 @@
+import pytest
+
+from aifbench.report.findings import findings, headline, knee, machine_notes, ratio, trust, verdict
+from aifbench.report.load import Value, load
+from aifbench.report.numbers import number
+from tests.fixtures.results import HALF, inference, retrieval, storage, write_results
+
+UNLIMITED = float("inf")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "laptop"
+    write_results(folder)
+    return load(folder)
+
+
+def told(results, benchmark):
+    return [finding.text for finding in findings(results)[benchmark]]
+
+
+def value(mean, half):
+    return Value(mean, "1/s", 5, mean - half, mean + half)
+
+
+def written(folder, cases):
+    write_results(folder, list(cases))
+    return load(folder)
+
+
+def test_fastest_index_at_the_target_against_exact_search(found):
+    # 12 000 and 1 000 queries/s: 12 times, between 12 (1 - h) / (1 + h) and 12 (1 + h) / (1 - h) with h = 1.963 %.
+    low, high = 12 * (1 - HALF) / (1 + HALF), 12 * (1 + HALF) / (1 - HALF)
+    assert (f"{low:.1f}", f"{high:.1f}") == ("11.5", "12.5")
+    rate = number(12000, 12000 * HALF, "queries/s")
+    assert told(found, "retrieval")[0] == (
+        f"HNSW32 (efSearch 64) reaches recall@10 0.9700 ± 0 at {rate}, "
+        "12.0× (11.5–12.5) the rate of exact search (k 10, clients 1)."
+    )
+
+
+def test_a_faster_index_below_the_target_is_not_chosen(found):
+    assert all("IVF" not in text for text in told(found, "retrieval")[:1])
+
+
+def test_no_index_at_the_target(tmp_path):
+    cases = [case for case in retrieval() if case.params["index"] == "Flat" or case.params["search"].get("nprobe") == 8]
+    texts = told(written(tmp_path / "r", cases), "retrieval")
+    assert texts[0] == (
+        "No approximate index reaches recall@10 of 0.95; the closest is IVF1024,Flat (nprobe 8) with 0.8600 ± 0."
+    )
+
+
+def test_effect_of_clients_and_k_name_the_same_index(found):
+    texts = told(found, "retrieval")
+    assert texts[1].startswith("From 1 to 2 concurrent clients, HNSW32 (efSearch 64) answers 1.80× (1.73–1.87)")
+    assert texts[2].startswith("From k = 1 to 100, HNSW32 (efSearch 64) takes 2.20× (2.12–2.29) the execution time")
+
+
+def test_first_token_and_knee(found):
+    texts = told(found, "inference")
+    assert "160.0 ± 3.1 ms with 8, 4.00× (3.85–4.16) as long (prompt short)" in texts[0]
+    assert texts[1] == (
+        "All streams together gain up to 4 clients, at 320.0 ± 6.3 tokens/s; "
+        "beyond that no gain of more than 5 % is shown up to 8 (prompt short)."
+    )
+
+
+def test_no_knee_is_an_answer(tmp_path):
+    cases = [case for case in inference() if case.params["clients"] <= 4]
+    texts = told(written(tmp_path / "r", cases), "inference")
+    assert texts[1].startswith("No knee up to 4 clients: together they still gain, and reach 320.0 ± 6.3 tokens/s")
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ([(100, 1), (190, 2), (320, 3), (325, 3)], 2),
+        ([(100, 1), (190, 2), (380, 3)], 2),
+        ([(100, 1), (104, 1), (103, 1)], 0),
+        ([(100, 60), (150, 60), (200, 60)], 0),
+        ([(100, 1), (90, 1), (150, 1)], 2),
+    ],
+)
+def test_knee(values, place):
+    assert knee([value(*each) for each in values]) == place
+
+
+def test_ratio_of_noisy_values_is_no_difference():
+    assert not ratio(value(140, 410), value(38, 104)).differs
+    assert ratio(value(140, 410), value(38, 104)).high == UNLIMITED
+    assert ratio(value(100, 1), value(10, 20)).differs
+    assert ratio(Value(1.0, "s", 1), value(1, 0.1)) is None
+    apart = ratio(value(30, 3), value(10, 1))
+    assert (apart.value, apart.low, apart.high) == (3, pytest.approx(27 / 11), pytest.approx(33 / 9))
+
+
+def test_storage_speaks_of_the_device_and_not_of_memory(found):
+    texts = told(found, "storage")
+    assert "reading from cold is fastest at 1\u202f920 ± 38 MiB/s (block size 1MiB, mode direct, clients 2)" in texts[0]
+    assert texts[1].startswith("Blocks of 1MiB instead of 64KiB give 3.00× (2.88–3.12) the write bandwidth")
+    assert "memory answers, not the device" in texts[2]
+
+
+def test_invalid_failed_and_missing_cases_say_nothing(tmp_path):
+    cases = [*storage(), *inference()]
+    for case in cases:
+        case.state = "invalid"
+    results = written(tmp_path / "r", cases)
+    assert findings(results) == {"storage": [], "inference": []}
+    assert verdict(results) == "No: none of the 20 cases is valid (20 invalid)."
+
+
+def test_headline_takes_the_first_of_each_benchmark_in_turn(found):
+    chosen = headline(findings(found))
+    assert [finding.benchmark for finding in chosen] == ["retrieval"] * 2 + ["inference"] * 2 + ["storage"] * 2
+    assert all(finding.figure for finding in chosen)
+
+
+def test_each_number_of_a_sentence_leads_to_a_case(found):
+    known = {case.id for case in found.cases}
+    for sentences in findings(found).values():
+        for finding in sentences:
+            links = [part for part in finding.parts if part.case]
+            assert links
+            assert {part.case for part in links} <= known
+
+
+def test_trust(found):
+    lines = ["".join(part.text for part in line) for line in trust(found)]
+    assert verdict(found).startswith("59 of 62 cases passed every check. The others (1 invalid, 1 failed, 1 missing)")
+    assert lines[0] == "Each valid case stands on 5 repetitions, each in a fresh process."
+    assert "± 2.0 % of it in the median" in lines[1]
+    # 100 ns of 7.8 us: warm reads of 64 KiB by two clients at 8 000 MiB/s.
+    assert "errs by at most 1.3 % (read latency p50" in lines[2]
+    assert lines[3].startswith("Cautions: 21 of 59 valid cases bear one; most often: steal")
+    assert machine_notes(found) == [
+        "virtual: cores may be shared with others, and disks cached by the host",
+        "measured by sources with uncommitted changes",
+        "no container: libraries are those of the machine",
+    ]
+
+
+def test_badly_repeatable_numbers_are_not_called_good(found):
+    wide = [Value(1.0, "s", 3, -1.5, 3.5)] * 2
+    for case, metric in zip(found.cases, wide, strict=False):
+        case.metrics["execution_time_s"] = metric
+    results = type(found)(**{**vars(found), "cases": found.cases[:2]})
+    assert verdict(results) == (
+        "All 2 cases passed every check, but they repeat badly: their main numbers carry ± 250 % in the median. "
+        "Read them as orders of magnitude."
+    )

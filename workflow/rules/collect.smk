@@ -1,0 +1,21 @@
+# records -> tables ------------------------------------------------------------
+
+
+rule collect:
+    input:
+        plan=PLAN_JSON,
+        batches=get_done_batches,
+    output:
+        cases=CASES,
+        tables=expand("{results}/tables/{name}.parquet", results=RESULTS, name=TABLES),
+    log:
+        f"{RESULTS}/logs/collect.log",
+    localrule: True
+    conda:
+        "../envs/aifbench.yaml"
+    params:
+        results=lambda wildcards, output: Path(output.cases).parent,
+    message:
+        "collect records into tables"
+    shell:
+        "python -m aifbench collect {params.results} > {log} 2>&1"

@@ -1,0 +1,21 @@
+# config -> plan ---------------------------------------------------------------
+
+
+rule plan:
+    input:
+        [str(file) for file in PLAN.config.files],
+    output:
+        plan=PLAN_JSON,
+        table=f"{RESULTS}/plan.md",
+    log:
+        f"{RESULTS}/logs/plan.log",
+    localrule: True
+    conda:
+        "../envs/aifbench.yaml"
+    params:
+        config=get_config_arguments(),
+        digest=PLAN.digest(),
+    message:
+        "plan: {PLAN.size}"
+    shell:
+        "python -m aifbench plan {params.config} --no-check-machine --write > {log} 2>&1"

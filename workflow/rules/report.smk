@@ -1,0 +1,42 @@
+# tables -> report -------------------------------------------------------------
+
+
+rule report:
+    input:
+        CASES,
+    output:
+        page=report(REPORT, category="Report"),
+        figures=[
+            report(f"{RESULTS}/report/figures/{name}", category="Figures")
+            for name in FIGURES
+        ],
+    log:
+        f"{RESULTS}/logs/report.log",
+    localrule: True
+    conda:
+        "../envs/aifbench.yaml"
+    params:
+        results=lambda wildcards, output: Path(output.page).parents[1],
+    message:
+        "write the report"
+    shell:
+        "python -m aifbench report {params.results} > {log} 2>&1"
+
+
+# Fails, with the report already there, unless every planned case is valid.
+rule gate:
+    input:
+        REPORT,
+    output:
+        GATE,
+    log:
+        f"{RESULTS}/logs/gate.log",
+    localrule: True
+    conda:
+        "../envs/aifbench.yaml"
+    params:
+        results=lambda wildcards, output: Path(output[0]).parent,
+    message:
+        "verdict"
+    shell:
+        "python -m aifbench gate {params.results} --out {output} 2> {log}"
