@@ -122,7 +122,7 @@ WRONG = [
     ({"suites": [{**STORAGE, "file_size": "64MebiByte"}]}, "suites[0].file_size"),
     ({"suites": [{**RETRIEVAL, "queries": -5}]}, "suites[0].queries"),
     ({"suites": [{**RETRIEVAL, "axes": {"index": []}}]}, "suites[0].axes.index"),
-    ({"suites": [{**RETRIEVAL, "search": {}, "axes": {"index": ["Flat"], "top_k": [2001]}}]}, "suites[0].axes.top_k"),
+    ({"suites": [{**RETRIEVAL, "search": {}, "axes": {"index": ["Flat"], "top_k": [6001]}}]}, "suites[0].axes.top_k"),
     ({"suites": [{**INFERENCE, "prompt": "no-such-prompt"}]}, "suites[0].prompt"),
     (
         {"suites": [{**INFERENCE, "engine": {"kind": "openai", "url": "http://127.0.0.1:9/v1", "model": "m"}}]},
