@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ _SETTLED = 1.05
 _START_WITHIN_NS = 30_000_000_000
 _STEAL_TICKS = 100
 """Ticks (10 ms each) over all cores below which a share of stolen time says nothing."""
+
+_TOKEN = np.dtype(np.uint32)
+"""The number of a part in the pipe. A pipe holds 16 384 of them; there are at most as many as calls, 10 000."""
 
 Ids = NDArray[np.int64]
 _Call = tuple[int, Any, Any, Any]
@@ -57,7 +61,9 @@ class Timed:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the clients share. `taken` counts calls that are given out; `gate` turns 1 when all may start."""
+    """What the clients share. `parts` are ranges of calls, `tokens` a pipe that holds the number of each part once:
+    who reads a number runs that part. `gate` turns 1 when all may start.
+    """
 
     index: Any
     queries: Matrix
@@ -69,7 +75,8 @@ class _Plan:
     most_warmup: int
     clients: int
     ids: Ids
-    taken: Any
+    parts: Sequence[range]
+    tokens: int
     gate: Any
 
 
@@ -98,13 +105,16 @@ def timed_search(
 ) -> Timed:
     """Warm up with vectors of `warmup`, then answer each of `queries` (q, d) once.
 
-    Each client is a forked process with `threads` OpenMP threads. Clients take parts of the calls from one counter,
-    ever smaller ones, so that they end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+    Each client is a forked process with `threads` OpenMP threads. Clients take parts of the calls from one queue, ever
+    smaller ones, so that they end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
     Warm-up calls have the size of the timed ones; there are at least `warmup_queries` queries in them, and three calls
     per client. `on_start` is called just before the timed part. Raises `ChildFailed`.
     """
     firsts = np.arange(0, len(queries), batch_size, dtype=np.int64)
-    context = multiprocessing.get_context("fork")
+    parts = _parts(len(firsts), clients)
+    tokens, fill = os.pipe()
+    os.write(fill, np.arange(len(parts), dtype=_TOKEN).tobytes())
+    os.close(fill)
     plan = _Plan(
         index=index,
         queries=np.ascontiguousarray(queries, dtype=np.float32),
@@ -116,11 +126,13 @@ def timed_search(
         most_warmup=len(queries) // clients,
         clients=clients,
         ids=np.frombuffer(mmap.mmap(-1, 8 * len(queries) * k), dtype=np.int64).reshape(-1, k),
-        taken=context.Value("q", 0),
-        gate=context.RawValue("b", 0),
+        parts=parts,
+        tokens=tokens,
+        gate=multiprocessing.get_context("fork").RawValue("b", 0),
     )
-    children = [Child(_client, plan, number) for number in range(clients)]
+    children: list[Child] = []
     try:
+        children += [Child(_client, plan, number) for number in range(clients)]
         ready = [child.receive() for child in children]
         on_start()
         ticks = machine_ticks()
@@ -130,6 +142,7 @@ def timed_search(
     finally:
         for child in children:
             child.stop()
+        os.close(tokens)
     raw = {
         "client": np.full(len(firsts), -1, dtype=np.int64),
         "first_query": firsts,
@@ -153,6 +166,18 @@ def timed_search(
         warmup_queries=sum(queries_done for _, queries_done, _ in ready),
         warmup_settled=all(settled for _, _, settled in ready),
     )
+
+
+def _parts(calls: int, clients: int) -> list[range]:
+    """Return ranges that tile the calls: all for a single client, else each a part of what the ones before it left."""
+    if clients == 1:
+        return [range(calls)]
+    parts, first = [], 0
+    while first < calls:
+        after = first + max(1, (calls - first) // (2 * clients))
+        parts.append(range(first, after))
+        first = after
+    return parts
 
 
 def clock_pair_ns() -> int:
@@ -218,23 +243,19 @@ def _drain(search: Callable[..., None], calls: list[_Call], plan: _Plan) -> tupl
     Between the two stamps stands the search alone. What stands between two calls makes a client wait that should not:
     two appends to one list take half the time of two stores into arrays.
     """
-    now, k, total = time.perf_counter_ns, plan.k, len(calls)
-    taken, lock = plan.taken.get_obj(), plan.taken.get_lock()
-    parts: list[range] = []
+    now, k, parts, take = time.perf_counter_ns, plan.k, plan.parts, os.read
+    mine: list[range] = []
     stamps: list[int] = []
     add = stamps.append
-    while True:
-        with lock:
-            first = taken.value
-            after = taken.value = min(total, first + max(1, (total - first) // (2 * plan.clients)))
-        if first == total:
-            return parts, stamps
-        parts.append(range(first, after))
-        for count, x, D, I in calls[first:after]:  # noqa: E741
+    while token := take(plan.tokens, _TOKEN.itemsize):
+        part = parts[int.from_bytes(token, sys.byteorder)]
+        mine.append(part)
+        for count, x, D, I in calls[part.start : part.stop]:  # noqa: E741
             begin = now()
             search(count, x, k, D, I)
             add(begin)
             add(now())
+    return mine, stamps
 
 
 def _warm_up(search: Callable[..., None], plan: _Plan, number: int) -> tuple[int, bool]:
