@@ -5,7 +5,8 @@ from aifbench.retrieval.metrics import evaluate
 from aifbench.retrieval.params import RetrievalParams
 
 FACTS = {
-    "recall_id_mean": 0.9, "recall_tie_mean": 0.95, "truth_rows": 4, "clock_pair_ns": 50, "cpu_s": 4e-6,
+    "recall_id_mean": 0.9, "recall_id_std": 0.2, "recall_tie_mean": 0.95, "recall_tie_std": None,
+    "truth_rows": 4, "clock_pair_ns": 50, "cpu_s": 4e-6,
     "train_s": 2.0, "add_s": 1.0, "build_threads": 2, "index_bytes": 1000, "memory_bytes": 1200, "lid": 17.0,
     "cores": 4, "steal_share": None, "involuntary_switches": 0, "warmup_settled": True, "queries_with_tie_at_k": 0,
 }  # fmt: skip
@@ -53,7 +54,18 @@ def test_by_hand():
         assert metric.value == pytest.approx(value), name
         assert metric.instrument == pytest.approx(instrument), name
     shared = {name for name, metric in metrics.items() if metric.shared}
-    assert shared == {"build_time_s", "train_time_s", "add_time_s", "index_bytes"}
+    assert shared == {
+        "build_time_s", "train_time_s", "add_time_s", "index_bytes", "recall_at_k", "recall_tie_at_k",
+    }  # fmt: skip
+
+
+def test_the_interval_of_recall_is_over_queries_and_within_0_and_1():
+    metric = run()[0]["recall_at_k"]
+    assert metric.ci_low == pytest.approx(0.9 - 1.959964 * 0.2 / 2)
+    assert metric.ci_high == 1.0
+    assert "over queries" in metric.method
+    none = run()[0]["recall_tie_at_k"]
+    assert (none.ci_low, none.ci_high) == (None, None)
 
 
 def test_percentiles_are_printed_only_when_n_supports_them():

@@ -90,6 +90,11 @@ class Repetitions(_Strict):
             raise ValueError(f"max = {self.max} is below min = {self.min}")
         return self
 
+    @property
+    def spare(self) -> int:
+        """Most invalid repetitions that others may replace, one for every five; with more, the case is invalid."""
+        return -(-self.min // 5)
+
 
 class SuiteKeys(_Strict):
     """Keys of a suite that do not depend on its benchmark."""

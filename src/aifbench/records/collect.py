@@ -11,7 +11,7 @@ cases.csv                          wide: one row per case, for spreadsheets
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aifbench.campaign.config import Repetitions
 from aifbench.checks.contamination import ForeignCpu, contamination_notes
 from aifbench.records.models import BatchRecord, CaseRecord, Metric
 from aifbench.records.store import BatchStore, read_lines
@@ -86,7 +87,7 @@ def collect(results: Path) -> Tables:
     for planned in plan["cases"]:
         mine = sorted(records.get(planned["case"], []), key=lambda record: record.repetition)
         rows["cases"].append(_case_row(planned, mine, foreign[planned["batch"]]))
-        rows["metrics"].extend(_aggregate(mine))
+        rows["metrics"].extend(_aggregate(counted(mine, Repetitions.model_validate(planned["repetitions"]))))
         for record in mine:
             _repetition_rows(record, rows)
     return Tables(rows)
@@ -103,43 +104,63 @@ def write_tables(tables: Tables, results: Path) -> None:
     _write_csv(tables, results / "cases.csv")
 
 
-def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: ForeignCpu) -> dict[str, Any]:
+def counted(records: Sequence[CaseRecord], rule: Repetitions) -> list[CaseRecord]:
+    """Return the repetitions that a case's numbers are made of.
+
+    The valid ones, where there are enough of them and no more invalid ones than may be replaced; else all that ended.
+    """
     ok = [record for record in records if record.status == "ok"]
-    failed = len(records) - len(ok)
-    needed = planned["repetitions"]["min"]
-    reasons = list(dict.fromkeys(reason for record in records for reason in record.validity.reasons))
-    notes = list(dict.fromkeys(note for record in records for note in record.validity.notes))
-    cores = [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in records]
-    notes += contamination_notes(cores)
+    valid = [record for record in ok if record.validity.valid]
+    return valid if len(valid) >= rule.min and len(ok) - len(valid) <= rule.spare else ok
+
+
+def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: ForeignCpu) -> dict[str, Any]:
+    rule = Repetitions.model_validate(planned["repetitions"])
+    needed, mine = rule.min, counted(records, rule)
+    failed = sum(record.status == "failed" for record in records)
+    left_out = [record for record in records if record.status == "ok" and record not in mine]
+    reasons = _distinct(reason for record in records for reason in record.validity.reasons)
+    notes = _distinct(note for record in mine for note in record.validity.notes)
+    notes += contamination_notes(
+        [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in mine]
+    )
     if failed:
         state = "failed"
-    elif len(ok) < needed:
+    elif len(mine) < needed:
         state = "missing"
-        reasons.append(f"{len(ok)} of {needed} repetitions are recorded")
-    elif all(record.validity.valid for record in ok):
+        reasons.append(f"{len(mine)} of {needed} repetitions are recorded")
+    elif all(record.validity.valid for record in mine):
         state = "valid"
     else:
         state = "invalid"
+    if left_out:
+        why = left_out[0].validity.reasons[0]
+        notes.insert(0, f"{len(left_out)} of {len(records)} repetitions invalid and left out of the numbers: {why}")
+    if state == "valid":
+        reasons = []
     return {
         **{key: planned[key] for key in ("case", "batch", "benchmark", "suites", "label")},
         "params": orjson.dumps(planned["params"]).decode(),
         "state": state,
         "planned": needed,
-        "done": len(ok),
+        "done": len(mine),
         "failed": failed,
         "reasons": reasons,
         "notes": notes,
     }
 
 
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
 def _aggregate(records: Sequence[CaseRecord]) -> list[dict[str, Any]]:
     """Aggregate each metric over the repetitions that have it: mean and Student-t interval over repetitions."""
-    ok = [record for record in records if record.status == "ok"]
-    names = list(dict.fromkeys(name for record in ok for name in record.metrics))
     rows = []
-    for name in names:
-        found = [record.metrics[name] for record in ok if name in record.metrics]
-        row = {"case": ok[0].case, "batch": ok[0].batch, "benchmark": ok[0].benchmark, "metric": name}
+    for name in _distinct(name for record in records for name in record.metrics):
+        found = [record.metrics[name] for record in records if name in record.metrics]
+        first = records[0]
+        row = {"case": first.case, "batch": first.batch, "benchmark": first.benchmark, "metric": name}
         rows.append({**row, **_over_repetitions(found)})
     return rows
 
@@ -147,14 +168,16 @@ def _aggregate(records: Sequence[CaseRecord]) -> list[dict[str, Any]]:
 def _over_repetitions(metrics: Sequence[Metric]) -> dict[str, Any]:
     values = [metric.value for metric in metrics if metric.value is not None]
     first = metrics[0]
-    shared = any(metric.shared for metric in metrics)
-    if shared:
-        values = list(dict.fromkeys(values))
+    shared = all(metric.shared for metric in metrics)
     instruments = [metric.instrument for metric in metrics if metric.instrument is not None]
     row: dict[str, Any] = {"unit": first.unit, "shared": shared, "instrument": max(instruments, default=None)}
     if not values:
         reason = next((metric.reason for metric in metrics if metric.reason), "not measured")
         return {**row, "value": None, "n": 0, "method": first.method, "reason": reason}
+    if shared and len(set(values)) == 1:
+        once = first.model_dump(include={"value", "n", "ci_low", "ci_high"})
+        method = f"{first.method}; one value for all repetitions"
+        return {**row, **once, "method": method, "min": values[0], "max": values[0]}
     interval = mean_interval(values)
     per_run = first.method if len({metric.method for metric in metrics}) == 1 else "see the repetitions"
     return {
@@ -250,4 +273,4 @@ def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _inert(cell: Any) -> Any:
     """Keep a spreadsheet from taking a text for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")) else cell

@@ -34,7 +34,8 @@ class Metric(Record):
 
     `n` counts the observations behind `value` (operations within a repetition, repetitions in an aggregate).
     `instrument` is the error of our own measuring path in the same unit, `None` when it was not calibrated.
-    `shared` marks a value measured once per batch (an index build) and copied into each record: it counts once.
+    `shared` marks a value that is one and the same in all repetitions (an index build, the recall of fixed queries):
+    it counts once, with its own `n` and interval.
     """
 
     value: float | None

@@ -136,16 +136,20 @@ class BatchRun:
 
     def _wants(self, entry: SpecCase, repetition: int) -> bool:
         rule = entry.repetitions
-        if (entry.case, repetition) in self.done or repetition >= rule.max:
+        if (entry.case, repetition) in self.done or repetition >= rule.max + rule.spare:
             return False
+        mine = [record for record in self.records if record.case == entry.case]
+        valid = [record for record in mine if record.validity.valid]
+        if repetition >= rule.max:
+            # A failure is not replaced: it makes the case a failed one.
+            replaceable = len(mine) - len(valid) <= rule.spare and all(record.status == "ok" for record in mine)
+            return len(valid) < rule.min and replaceable
         if repetition < rule.min or rule.until is None:
             return True
         values = [
             metric.value
-            for record in self.records
-            if record.case == entry.case
-            and (metric := record.metrics.get(rule.until.metric)) is not None
-            and metric.value is not None
+            for record in valid
+            if (metric := record.metrics.get(rule.until.metric)) is not None and metric.value is not None
         ]
         if len(values) < rule.min:
             return True
@@ -216,7 +220,7 @@ class BatchRun:
         return self._verdict()
 
     def _rounds(self) -> range:
-        return range(max(entry.repetitions.max for entry in self.spec.cases))
+        return range(max(entry.repetitions.max + entry.repetitions.spare for entry in self.spec.cases))
 
     def _verdict(self) -> tuple[BatchStatus, str | None]:
         failed = sum(record.status == "failed" for record in self.records)

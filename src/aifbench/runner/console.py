@@ -41,11 +41,16 @@ class Console:
             self._progress.update(self._task, description=text, left=f"~{duration(self._remaining_s())} left")
 
     def advance(self, text: str) -> None:
-        """Count one finished repetition."""
+        """Count one finished repetition; one that replaces an invalid one was not foreseen in the total."""
         self._done += 1
+        self._total = max(self._total, self._done)
         if self._progress and self._task is not None:
             self._progress.update(
-                self._task, advance=1, description=text, left=f"~{duration(self._remaining_s())} left"
+                self._task,
+                advance=1,
+                total=self._total,
+                description=text,
+                left=f"~{duration(self._remaining_s())} left",
             )
         elif self._total and (self._done * 4 // self._total) > ((self._done - 1) * 4 // self._total):
             left = duration(self._remaining_s())
