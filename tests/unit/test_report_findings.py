@@ -1,6 +1,6 @@
 import pytest
 
-from aifbench.report.findings import findings, headline, knee, machine_notes, ratio, trust, verdict
+from aifbench.report.findings import NBSP, findings, headline, knee, machine_notes, ratio, trust, verdict
 from aifbench.report.load import Value, load
 from aifbench.report.numbers import number
 from tests.fixtures.results import HALF, inference, retrieval, storage, write_results
@@ -16,7 +16,8 @@ def found(tmp_path_factory):
 
 
 def told(results, benchmark):
-    return [finding.text for finding in findings(results)[benchmark]]
+    """The sentences, with the spaces that keep a name and its value on one line made plain."""
+    return [finding.text.replace(NBSP, " ") for finding in findings(results)[benchmark]]
 
 
 def value(mean, half):

@@ -139,7 +139,7 @@ def test_a_gap_of_the_load_generator_is_found():
         ({"steal_share": 0.03}, {}, "other guests took 3.0%"),
         ({"involuntary_switches": 1}, {}, "0.25 involuntary context switches per query"),
         ({"warmup_settled": False}, {}, "steady"),
-        ({"queries_with_tie_at_k": 2}, {}, "2 queries have a tie at neighbour 10"),
+        ({"queries_with_tie_at_k": 2}, {}, "50% of the queries have a tie at neighbour 10"),
     ],
 )
 def test_notes_do_not_invalidate(facts, values, note):

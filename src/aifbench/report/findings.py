@@ -23,6 +23,8 @@ GAIN = 1.05
 WIDE = 0.25
 """Half-width over value above which, in the median, the numbers are called badly repeatable."""
 EXACT_INDEX = "Flat"
+NBSP = "\u00a0"
+"""Keeps an axis and its value on one line."""
 
 
 @dataclass(frozen=True)
@@ -524,7 +526,7 @@ def _where(case: Case, group: list[Case], usable: list[Case], free: set[str]) ->
 def _settings(case: Case, names: list[str]) -> str:
     """Return axes and their values, such as `block size 1MiB, mode direct`."""
     given = [name for name in names if name in case.axes]
-    return ", ".join(f"{axis_name(name).replace('_', ' ')} {axis_value(name, case.axes[name])}" for name in given)
+    return ", ".join(f"{axis_name(name).replace('_', ' ')}{NBSP}{axis_value(name, case.axes[name])}" for name in given)
 
 
 def _headline_metrics(benchmark: str) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ def _seconds(seconds: float) -> str:
     if seconds >= 10:
         return duration(seconds)
     scale = scale_for([seconds], "s")
-    return f"{seconds / scale.factor:.2g} {scale.unit}"
+    return f"{fixed(seconds / scale.factor, 1 if seconds / scale.factor < 10 else 0)} {scale.unit}"
 
 
 def _batch_rows(results: Results, lines: list[Timeline]) -> list[dict[str, Any]]:

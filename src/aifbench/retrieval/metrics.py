@@ -28,6 +28,8 @@ BUSY_MARGIN_S = 0.002
 """CPU time that clients may spend between their own start and the first call."""
 NORMAL_95 = 1.959964
 """Quantile 0.975 of the normal distribution."""
+MANY_TIES = 0.01
+"""Share of queries with a tie at k above which recall by id says little; `recall_tie_at_k` counts ties as found."""
 LEAST_FLAT_RECALL = 0.999
 """An exhaustive index finds all true neighbours but for float32 rounding of near ties."""
 
@@ -191,6 +193,7 @@ def _notes(params: RetrievalParams, facts: Mapping[str, Any]) -> list[str]:
         notes.append(f"{switches:.2g} involuntary context switches per query: other work ran on these cores")
     if not facts["warmup_settled"]:
         notes.append("the warm-up did not reach a steady median")
-    if facts["queries_with_tie_at_k"]:
-        notes.append(f"{facts['queries_with_tie_at_k']} queries have a tie at neighbour {params.top_k}")
+    ties = facts["queries_with_tie_at_k"] / params.queries
+    if ties > MANY_TIES:
+        notes.append(f"{ties:.0%} of the queries have a tie at neighbour {params.top_k}: recall by id is partly chance")
     return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import mmap
 import multiprocessing
 import os
@@ -25,7 +26,10 @@ from aifbench.retrieval.datasets import Matrix
 
 _WINDOWS = 3
 _MOST_WINDOWS = 9
-_SETTLED = 1.05
+_SETTLED = 0.05
+"""Range of the last windows' medians, by the smallest, that counts as steady in any case."""
+_RANGE_OF_THREE = 3.31
+"""Quantile 0.95 of the range of three normal values by their standard deviation (the studentized range)."""
 _START_WITHIN_NS = 30_000_000_000
 _STEAL_TICKS = 100
 """Ticks (10 ms each) over all cores below which a share of stolen time says nothing."""
@@ -45,8 +49,8 @@ class Timed:
     `raw`: one row per call, int64 columns client, first_query, count, start_ns, end_ns (CLOCK_MONOTONIC).
     `ids` (queries, k) as the index returned them. `cpu_s` and `involuntary_switches` are those of the clients between
     start and end; `steal_share` is that of the machine, None when the pass was too short to tell. `first_query_s`: one
-    query in a fresh client, before the warm-up. `warmup_settled`: each client's median was steady within 5 % over its
-    last three windows.
+    query in a fresh client, before the warm-up. `warmup_settled`: each client's medians of its last three windows lay
+    within 5 % of each other, or no farther apart than chance would put them.
     """
 
     raw: dict[str, Ids]
@@ -259,7 +263,7 @@ def _drain(search: Callable[..., None], calls: list[_Call], plan: _Plan) -> tupl
 
 
 def _warm_up(search: Callable[..., None], plan: _Plan, number: int) -> tuple[int, bool]:
-    """Search in windows until the medians of the last three agree; return (queries, agreed).
+    """Search in windows until the medians of the last three agree (see `Timed`); return (queries, agreed).
 
     There are three windows at least; more of them only up to nine, and up to as many queries as will be timed. Each
     client has other vectors, as far as there are enough.
@@ -269,15 +273,24 @@ def _warm_up(search: Callable[..., None], plan: _Plan, number: int) -> tuple[int
     vectors, distances, ids = plan.warmup[rows], *_results(size, plan.k)
     supply = itertools.cycle(_call(vectors[i : i + size], distances, ids) for i in range(0, len(rows), size))
     medians: list[float] = []
+    errors: list[float] = []
     settled = False
     while len(medians) < _WINDOWS or (
         not settled and len(medians) < _MOST_WINDOWS and len(medians) * per_window < plan.most_warmup
     ):
         times = [_time_ns(search, call, plan.k) for call in itertools.islice(supply, plan.window)]
         medians.append(statistics.median(times))
+        errors.append(_error_of_median(times))
         last = medians[-_WINDOWS:]
-        settled = len(last) == _WINDOWS and max(last) <= _SETTLED * min(last)
+        chance = _RANGE_OF_THREE * statistics.mean(errors[-_WINDOWS:])
+        settled = len(last) == _WINDOWS and max(last) - min(last) <= max(_SETTLED * min(last), chance)
     return len(medians) * per_window, settled
+
+
+def _error_of_median(times: list[int]) -> float:
+    """Return the standard error of the median, from the middle half of the values (as if they were normal)."""
+    low, high = np.quantile(times, (0.25, 0.75))
+    return 1.2533 * float(high - low) / 1.349 / math.sqrt(len(times))
 
 
 def _first_query_ns(search: Callable[..., None], plan: _Plan) -> int:
