@@ -1,6 +1,8 @@
-"""The process of one round: reads one job (JSON) from standard input, writes events (JSON lines) to standard output.
+"""The process of one round: reads one job (a JSON line) from standard input, writes events (JSON lines) to its output.
 
 Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoint, cases: [{case, params, seed}]}`, in order.
+Before each case it waits for an empty line: the runner sends it when the last case is on disk and evaluated, so that
+none of this runs beside a measurement.
 Events: `prepared {facts}`, `begin {case}`, `phase {name, t_ns}`, `progress {records}`, `log {level, msg}`,
 `measured {case, t_start_ns, t_end_ns, raw, facts}`, `failed {case, kind, message, t_start_ns, t_end_ns}`, `done`.
 Times are CLOCK_MONOTONIC. Whatever a library prints goes to standard error.
@@ -12,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,8 +37,8 @@ class _Events:
         self._stream.flush()
 
 
-def run(job: dict[str, Any], events: _Events) -> None:
-    """Run one round."""
+def run(job: dict[str, Any], events: _Events, go_on: Callable[[], object]) -> None:
+    """Run one round; `go_on` blocks until the next case may begin, and raises when nobody waits for it."""
     benchmark = benchmarks()[job["benchmark"]]
     context = Context(
         benchmark=job["benchmark"],
@@ -56,6 +59,7 @@ def run(job: dict[str, Any], events: _Events) -> None:
         events.send("prepared", facts=worker.prepare(cases[0][1]))
         for case, params, seed in cases:
             context.seed = seed
+            go_on()
             start = time.monotonic_ns()
             events.send("begin", case=case)
             try:
@@ -72,13 +76,18 @@ def run(job: dict[str, Any], events: _Events) -> None:
         worker.close()
 
 
+def _next_line() -> None:
+    if not sys.stdin.buffer.readline():
+        raise EOFError("the runner is gone")
+
+
 def main() -> int:
     """Run the job on standard input; exit code 1 when the round broke as a whole."""
     events = _Events(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
-    job = orjson.loads(sys.stdin.buffer.read())
+    job = orjson.loads(sys.stdin.buffer.readline())
     try:
-        run(job, events)
+        run(job, events, _next_line)
     except CaseFailed as error:
         events.send("broken", kind=error.kind, message=str(error))
         return 1

@@ -300,6 +300,7 @@ class BatchRun:
             self.invocation.phases.append(self._stretch("prepare", worker.started_ns, now, None, repetition))
             self.invocation.facts["prepared"] = event["facts"]
             self._save()
+            worker.go_on(CASE_TIMEOUT_FLOOR_S)
         elif kind == "begin":
             state.current = _Current(event["case"], time.monotonic_ns())
             worker.allow(_timeout(self.params[event["case"]].expected_seconds(1)))
@@ -315,7 +316,7 @@ class BatchRun:
             self._store(kind, event, current, repetition)
             state.left.pop(current.case)
             state.current = None
-            worker.allow(CASE_TIMEOUT_FLOOR_S)
+            worker.go_on(CASE_TIMEOUT_FLOOR_S)
         elif kind == "broken":
             state.broken = (event["kind"], event["message"])
 

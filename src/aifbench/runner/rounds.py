@@ -26,9 +26,17 @@ class WorkerProcess:
         self.group = Group([sys.executable, "-m", "aifbench.worker"], stderr=errors, pipes=True)
         self.started_ns = time.monotonic_ns()
         self.deadline = float("inf")
-        with contextlib.suppress(BrokenPipeError):
-            self.group.stdin.write(orjson.dumps(job))
-            self.group.stdin.close()
+        self._write(orjson.dumps(job) + b"\n")
+
+    def go_on(self, seconds: float) -> None:
+        """Let the next case begin (none waits after the last); the next event must come within `seconds`."""
+        self.allow(seconds)
+        self._write(b"\n")
+
+    def _write(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: the end of its output tells
+            self.group.stdin.write(line)
+            self.group.stdin.flush()
 
     def allow(self, seconds: float) -> None:
         """Set the deadline of the next event to `seconds` from now."""

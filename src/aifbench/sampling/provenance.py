@@ -20,7 +20,6 @@ PACKAGES = (
     "nvidia-ml-py",
     "ollama",
     "orjson",
-    "pandas",
     "psutil",
     "pyarrow",
     "pydantic",
