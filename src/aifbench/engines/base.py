@@ -99,6 +99,10 @@ class Adapter(ABC):
     def describe(self) -> dict[str, Any]:
         """Return versions, model digest and settings as far as the server tells them (not while it is measured)."""
 
+    def state(self) -> dict[str, Any] | None:
+        """Return what must not change while it is measured, such as where the model is loaded; None: not told."""
+        return None
+
     @abstractmethod
     def fixes_length(self) -> bool:
         """Return whether the engine was told to go on past the end of an answer up to the tokens asked for."""

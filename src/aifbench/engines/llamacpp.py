@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from aifbench.benchmark import Command, Place
 from aifbench.engines.base import Answer, Ask, number
 from aifbench.engines.openai import OpenAIAdapter
 from aifbench.engines.settings import LlamaCpp, OpenAI
@@ -42,20 +42,21 @@ def threads(settings: LlamaCpp) -> int:
     return settings.threads or max(1, len(os.sched_getaffinity(0)))
 
 
-def command(settings: LlamaCpp, port: int) -> list[str]:
-    """Return the command that serves the model on 127.0.0.1:`port`."""
+def command(settings: LlamaCpp, place: Place) -> Command:
+    """Return the command that serves the model at `place`."""
     path = model_path(settings.model)
     if path is None:
         raise FileNotFoundError(f"model {settings.model} is not here")
     options = {
-        "--model": path,
-        "--port": port,
+        "--model": path.resolve(),
+        "--host": place.host,
+        "--port": place.port,
         "--slots": settings.slots,
         "--context": settings.context,
         "--threads": threads(settings),
     }
     listed = [str(part) for option in options.items() for part in option]
-    return [sys.executable, "-m", "aifbench.engines.llamacpp_server", *listed]
+    return Command.python("aifbench.engines.llamacpp_server", *listed, reads=(path.resolve(),))
 
 
 class LlamaCppAdapter(OpenAIAdapter):

@@ -1,6 +1,6 @@
-"""Serve one GGUF model with llama.cpp's own HTTP server on 127.0.0.1, until SIGTERM or the end of the parent.
+"""Serve one GGUF model with llama.cpp's own HTTP server, until SIGTERM or the end of the parent.
 
-Run: `python -m aifbench.engines.llamacpp_server --model FILE --port N --slots N --context TOKENS --threads N`.
+Run: `python -m aifbench.engines.llamacpp_server --model FILE --host A --port N --slots N --context TOKENS --threads N`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ def main() -> int:
     """Load the model, serve, and wait for a signal."""
     parser = argparse.ArgumentParser(prog="aifbench.engines.llamacpp_server")
     parser.add_argument("--model", required=True)
+    parser.add_argument("--host", required=True)
     for name in ("--port", "--slots", "--context", "--threads"):
         parser.add_argument(name, required=True, type=int)
     options = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> int:
 
     params = xllamacpp.CommonParams()
     params.model.path = options.model
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [options.host]
     params.port = options.port
     params.n_parallel = options.slots
     params.n_ctx = options.slots * options.context

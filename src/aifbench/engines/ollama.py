@@ -7,10 +7,12 @@ of them were cached is not said.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from aifbench.benchmark import Command, Place
 from aifbench.engines.base import Adapter, Answer, Ask, loads, number, tolerant, total
 from aifbench.engines.settings import Ollama
 from aifbench.load.events import Pieces, ndjson
@@ -20,11 +22,43 @@ MS_PER_NS = 1e-6
 SHOWN = ("family", "parameter_size", "quantization_level", "format")
 
 
+def manifest(models: Path, model: str) -> Path:
+    """Return the file of Ollama's model folder that says that it holds `model`."""
+    name, _, tag = model.partition(":")
+    parts = name.split("/")
+    owner = parts if len(parts) > 1 else ["library", *parts]
+    host = owner if len(owner) > 2 else ["registry.ollama.ai", *owner]
+    return models.joinpath("manifests", *host, tag or "latest")
+
+
+def command(settings: Ollama, place: Place) -> Command:
+    """Return the command that serves the models of the system's folder at `place`, every default that matters set."""
+    models = place.system.paths.models.absolute()
+    return Command(
+        ("ollama", "serve"),
+        image="ollama",
+        environment={
+            "OLLAMA_HOST": f"{place.host}:{place.port}",
+            "OLLAMA_MODELS": str(models),
+            "OLLAMA_NUM_PARALLEL": str(settings.parallel),
+            "OLLAMA_CONTEXT_LENGTH": str(settings.context),
+            "OLLAMA_KEEP_ALIVE": settings.keep_alive,
+            "OLLAMA_MAX_LOADED_MODELS": "1",
+            "OLLAMA_NOPRUNE": "1",
+            "OLLAMA_NO_CLOUD": "1",
+            "HOME": str(place.home),
+        },
+        reads=(models,),
+        gpus=settings.gpus,
+    )
+
+
 class OllamaAdapter(Adapter):
     """Speaks to an Ollama server. It cannot be told to ignore the end of an answer."""
 
     def __init__(self, endpoint: str, settings: Ollama) -> None:
         super().__init__(endpoint)
+        self.endpoint = endpoint
         self.settings = settings
 
     def request(self, ask: Ask) -> bytes:
@@ -76,6 +110,19 @@ class OllamaAdapter(Adapter):
         """Return False: an answer may end before the tokens asked for."""
         return False
 
+    def state(self) -> dict[str, Any] | None:
+        """Return where the model is loaded now: {context, bytes, gpu_bytes}; None when it is not loaded."""
+        listed = (get_json(self.target, "/api/ps") or {}).get("models") or []
+        names = {self.settings.model, f"{self.settings.model}:latest"}
+        for model in listed:
+            if model.get("name") in names:
+                return {
+                    "context": model.get("context_length"),
+                    "bytes": model.get("size"),
+                    "gpu_bytes": model.get("size_vram"),
+                }
+        return None
+
     def describe(self) -> dict[str, Any]:
         """Return the server's version, the model's digest and where the model is loaded."""
         import ollama
@@ -85,12 +132,14 @@ class OllamaAdapter(Adapter):
             "version": (get_json(self.target, "/api/version") or {}).get("version"),
             "model": self.settings.model,
         }
-        client = ollama.Client(host=self.settings.url, timeout=10, trust_env=False)
+        client = ollama.Client(host=self.endpoint, timeout=10, trust_env=False)
         try:
             listed, loaded = client.list().models, client.ps().models
             details = client.show(self.settings.model).details
         except (ollama.ResponseError, ConnectionError, OSError) as error:
             return {**facts, "problem": str(error)[:200]}
+        own = self.settings.url is None
+        facts["parallel"] = self.settings.parallel if own else None  # another's server does not tell
         names = {self.settings.model, f"{self.settings.model}:latest"}
         for model in listed:
             if model.model in names:

@@ -57,11 +57,21 @@ class OpenAI(_Engine):
 
 
 class Ollama(_Engine):
-    """An Ollama server that is already there, through its native API."""
+    """An Ollama server through its native API: one of the batch's own, or one that is already there (`url`)."""
 
     kind: Literal["ollama"] = Field(description="Ollama server, native API")
-    url: Url = Field("http://127.0.0.1:11434", description="base URL")
-    model: str = Field("mistral", min_length=1, description="name of a model that the server has")
+    url: Url | None = Field(
+        None, description="base URL of a server that is already there; absent: the batch starts and stops its own"
+    )
+    model: str = Field(
+        "mistral",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(:[A-Za-z0-9._-]+)?$",
+        description="name of a model that the server has, such as mistral or mistral:7b",
+    )
+    parallel: int = Field(
+        4, ge=1, le=512, description="requests that the batch's own server answers at once (OLLAMA_NUM_PARALLEL)"
+    )
+    gpus: int = Field(0, ge=0, le=16, description="GPUs of the batch's own server; 0: it computes on the cores")
     api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
     context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
     keep_alive: str = Field(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aifbench.benchmark import Raw
 from aifbench.checks.cache import cache_state
 from aifbench.checks.load import SteadyWindow, steady_window
-from aifbench.engines.settings import LlamaCpp
+from aifbench.checks.server import server_changed
 from aifbench.inference.params import InferenceParams
 from aifbench.records.models import Metric, Validity
 from aifbench.stats.quantiles import quantile_metric
@@ -50,6 +50,12 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
         *failures(requests),
         *closed_loop(window, params.clients),
         *rates_agree(requests),
+        *server_changed(
+            facts["server_state_before"],
+            facts["server_state_after"],
+            params.gpus(),
+            requests.good("server_load_ms").tolist(),
+        ),
         *(length_reached(requests, params.output_tokens) if facts["fixes_length"] else []),
     ]
     notes = [*cautions(params, requests, facts)]
@@ -314,8 +320,10 @@ def length_reached(requests: Requests, output_tokens: int) -> list[str]:
 def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, Any]) -> list[str]:
     """Return what a reader should know but what does not make the figures wrong."""
     notes = []
-    if isinstance(params.engine, LlamaCpp) and params.clients > params.engine.slots:
-        notes.append(f"{params.clients} clients on {params.engine.slots} slots: times to first token contain a queue")
+    slots = {"llamacpp": "slots", "ollama": "parallel"}.get(params.engine.kind)
+    if params.starts_server and slots and params.clients > getattr(params.engine, slots):
+        served = getattr(params.engine, slots)
+        notes.append(f"{params.clients} clients, {served} served at once: times to first token contain a queue")
     if facts["warmup_failed"]:
         notes.append(f"{facts['warmup_failed']} of {facts['warmup_requests']} warm-up requests failed")
     step_s = (facts["clock_offset_end_ns"] - facts["clock_offset_start_ns"]) / 1e9

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
-from aifbench.engines.settings import Engine, LlamaCpp
+from aifbench.engines.settings import Engine, LlamaCpp, Ollama
 
 CHARACTERS_PER_TOKEN = 4
 """Rough size of a token in English, for the expected time only."""
@@ -20,9 +20,12 @@ CHARACTERS_PER_TOKEN = 4
 class InferenceParams(Params):
     """One point of an inference suite: `clients` closed loops of `requests` requests each."""
 
-    label_fields: ClassVar[tuple[str, ...]] = ("engine", "prompt", "clients", "output_tokens", "cache")
+    label_fields: ClassVar[tuple[str, ...]] = ("engine", "topology", "prompt", "clients", "output_tokens", "cache")
 
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")
+    topology: Literal["same-node", "two-node"] = setup(
+        "same-node", "`same-node`: clients beside the server; `two-node`: on a node of their own (Slurm only)"
+    )
 
     prompt: str = vary(
         "short", "name of a file prompts/<name>.txt, or the text itself when it contains white space", min_length=1
@@ -49,6 +52,30 @@ class InferenceParams(Params):
             )
         return self
 
+    @model_validator(mode="after")
+    def _two_nodes_need_a_server_of_ours(self) -> InferenceParams:
+        if self.topology == "two-node" and not self.starts_server:
+            raise ValueError("topology: two-node needs an engine that the batch starts itself, not one with a url")
+        return self
+
+    @property
+    def starts_server(self) -> bool:
+        """Whether the batch starts the engine; otherwise it is already there."""
+        return isinstance(self.engine, LlamaCpp) or (isinstance(self.engine, Ollama) and self.engine.url is None)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The variable that holds the key of an OpenAI-compatible server."""
+        name = getattr(self.engine, "api_key_env", None)
+        return (name,) if name else ()
+
+    def nodes(self) -> int:
+        """Server and clients on one node, or one for each."""
+        return 2 if self.topology == "two-node" else 1
+
+    def gpus(self) -> int:
+        """GPUs of the server that the batch starts."""
+        return self.engine.gpus if isinstance(self.engine, Ollama) and self.starts_server else 0
+
     @classmethod
     def resolve(cls, point: dict[str, Any], folders: Sequence[Path]) -> list[dict[str, Any]]:
         """Read the prompt's text, so that the text itself and not a file's name identifies the case."""
@@ -64,7 +91,8 @@ class InferenceParams(Params):
         """Return a name such as `inference-llamacpp-smollm2-135m`."""
         model = Path(self.engine.model).name if self.engine.kind == "llamacpp" else self.engine.model
         text = "".join(c if c.isalnum() and c.isascii() else "-" for c in model.lower().removesuffix(".gguf"))
-        return f"inference-{self.engine.kind}-{'-'.join(part for part in text.split('-') if part)}"[:60].rstrip("-")
+        name = f"inference-{self.engine.kind}-{'-'.join(part for part in text.split('-') if part)}"[:60].rstrip("-")
+        return f"{name}-2nodes" if self.topology == "two-node" else name
 
     def expected_seconds(self, repetitions: int) -> float:
         """Return the expected time at 100 generated and 400 read tokens/s in total: a small model on two cores."""

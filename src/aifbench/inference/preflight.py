@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.system import System
 from aifbench.engines.llamacpp import PACKAGED, model_path
+from aifbench.engines.ollama import manifest
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
 from aifbench.inference.params import InferenceParams
 from aifbench.load.http import Target
@@ -29,8 +31,10 @@ def check(params: Any, system: System) -> Iterator[ConfigError]:
         if engine.api_key_env and not os.environ.get(engine.api_key_env):
             yield ConfigError("engine.api_key_env", engine.api_key_env, "this environment variable is not set")
         yield from _check_url(engine.url, "" if Target.of(engine.url).path else "/v1", "/models")
+    elif engine.url is None:
+        yield from _check_own_ollama(engine, system)
     else:
-        yield from _check_ollama(engine)
+        yield from _check_ollama(engine, engine.url)
 
 
 def _check_llamacpp(engine: LlamaCpp) -> Iterator[ConfigError]:
@@ -58,14 +62,23 @@ def _check_url(url: str, prefix: str, path: str) -> Iterator[ConfigError]:
         yield ConfigError("engine.url", url, f"answers GET {prefix}{path} with status {status}")
 
 
-def _check_ollama(engine: Ollama) -> Iterator[ConfigError]:
-    problems = list(_check_url(engine.url, "", "/api/version"))
+def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
+    if system.container == "none" and shutil.which("ollama") is None:
+        yield ConfigError("engine.kind", engine.kind, "the program `ollama` is not on PATH; or give a `url`")
+    path = manifest(system.paths.models, engine.model)
+    if not path.is_file():
+        problem = f"{system.paths.models} does not hold it; `aifbench model {engine.model}` puts it there"
+        yield ConfigError("engine.model", engine.model, problem)
+
+
+def _check_ollama(engine: Ollama, url: str) -> Iterator[ConfigError]:
+    problems = list(_check_url(url, "", "/api/version"))
     yield from problems
     if problems:
         return
-    listed = get_json(Target.of(engine.url), "/api/tags", timeout_s=TIMEOUT_S)
+    listed = get_json(Target.of(url), "/api/tags", timeout_s=TIMEOUT_S)
     if listed is None:
-        yield ConfigError("engine.url", engine.url, "does not list its models: not an Ollama server")
+        yield ConfigError("engine.url", url, "does not list its models: not an Ollama server")
         return
     names = [str(model.get("name")) for model in listed.get("models") or []]
     if engine.model not in names and f"{engine.model}:latest" not in names:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aifbench.benchmark import Server, ServerNotReady
+from aifbench.benchmark import Command, Place, Server, ServerNotReady
 from aifbench.campaign.params import Params
+from aifbench.engines import llamacpp, ollama
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Ask
-from aifbench.engines.llamacpp import command
-from aifbench.engines.settings import LlamaCpp
+from aifbench.engines.settings import LlamaCpp, Ollama
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import understand
 from aifbench.load.client import StreamingClient
@@ -23,15 +23,16 @@ READY_TOKENS = 4
 class InferenceServer(Server):
     """Starts, awaits and describes the engine of a batch."""
 
-    def command(self, params: Params, port: int) -> list[str] | None:
-        """Return the command of the embedded engine, None for a server that is already there."""
+    def command(self, params: Params, place: Place) -> Command | None:
+        """Return the command of an engine that the batch starts, None for a server that is already there."""
         engine = _of(params).engine
-        return command(engine, port) if isinstance(engine, LlamaCpp) else None
+        if isinstance(engine, LlamaCpp):
+            return llamacpp.command(engine, place)
+        return ollama.command(engine, place) if isinstance(engine, Ollama) and engine.url is None else None
 
-    def endpoint(self, params: Params, port: int) -> str:
+    def endpoint(self, params: Params, place: Place) -> str:
         """Return the base URL of the engine."""
-        engine = _of(params).engine
-        return f"http://127.0.0.1:{port}" if isinstance(engine, LlamaCpp) else engine.url
+        return getattr(_of(params).engine, "url", None) or f"http://{place.host}:{place.port}"
 
     def wait_ready(self, endpoint: str, params: Params, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
         """Ask for a few tokens until they come. Returns `ready_s` and `first_answer_s`."""

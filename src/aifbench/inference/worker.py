@@ -36,8 +36,10 @@ class InferenceWorker(Worker):
             self.context.phase("warmup")
             warmup = client.run(payloads(engine, params, seed, "warmup"), offsets, params.timeout_s)
             measured = payloads(engine, params, seed, "measure")
+            before = engine.state()
             self.context.phase("measure")
             load = client.run(measured, offsets, params.timeout_s)
+            after = engine.state()
         raw, messages = columns(engine, load.exchanges)
         self.context.progress(len(load.exchanges))
         warm_failed = sum(exchange.error is not None or exchange.status != 200 for exchange in warmup.exchanges)
@@ -50,6 +52,8 @@ class InferenceWorker(Worker):
             "clock_offset_start_ns": load.clock_offset_start_ns,
             "clock_offset_end_ns": load.clock_offset_end_ns,
             "connections_opened": load.connections_opened,
+            "server_state_before": before,
+            "server_state_after": after,
             "warmup_requests": len(warmup.exchanges),
             "warmup_failed": warm_failed,
             "fixes_length": engine.fixes_length(),

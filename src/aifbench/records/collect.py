@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from aifbench.campaign.config import Repetitions
 from aifbench.checks.contamination import ForeignCpu, contamination_notes
+from aifbench.records.arrow import pa, pq, read_parquet
 from aifbench.records.models import BatchRecord, CaseRecord, Metric
 from aifbench.records.store import BatchStore, read_lines
 from aifbench.stats.intervals import mean_interval
@@ -234,7 +233,7 @@ def _samples(store: BatchStore) -> list[dict[str, Any]]:
     """Return the samples of a batch, of ended invocations and of one that still runs."""
     samples: list[dict[str, Any]] = []
     if store.resources_path.exists():
-        samples += pq.read_table(store.resources_path).to_pylist()
+        samples += read_parquet(store.resources_path).to_pylist()
     for line in read_lines(store.resources_live):
         gpu = orjson.dumps(line["gpu"]).decode() if line.get("gpu") is not None else None
         samples.append({**line, "gpu": gpu})

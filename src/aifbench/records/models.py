@@ -75,6 +75,17 @@ class Validity(Record):
         return cls(valid=not reasons, reasons=reasons, notes=notes or [])
 
 
+class Where(Record):
+    """Where a repetition was measured. None: there is none of it."""
+
+    node: str
+    client_node: str | None = None
+    """Node of the clients where it is another one than the server's."""
+    slurm_job_id: str | None = None
+    images: dict[str, str] | None = None
+    """SHA-256 of each container image by name; None: no container."""
+
+
 class RawRef(Record):
     """Where the operations of one repetition are stored."""
 
@@ -101,6 +112,7 @@ class CaseRecord(Record):
     status: Literal["ok", "failed"]
     input: dict[str, Any]
     seed: int
+    where: Where | None = None
     started_at: str
     t_start_s: float
     t_end_s: float

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from aifbench.records.arrow import pa, pq, read_parquet
 from aifbench.records.models import BatchRecord, CaseRecord, RawRef
 
 RAW_FILE = "raw/operations.parquet"
@@ -74,7 +73,7 @@ class BatchStore:
         self._compact_raw()
         rows = list(read_lines(self.resources_live))
         if rows:
-            known = [pq.read_table(self.resources_path)] if self.resources_path.exists() else []
+            known = [read_parquet(self.resources_path)] if self.resources_path.exists() else []
             invocations = {row["invocation"] for row in rows}
             known = [
                 table.filter(pa.compute.invert(pa.compute.is_in(table["invocation"], pa.array(sorted(invocations)))))
@@ -91,7 +90,7 @@ class BatchStore:
         wanted = {(case.case, case.repetition) for case in self.read_cases() if case.raw is not None}
         tables, seen = [], set()
         if self.raw_path.exists():
-            table = pq.read_table(self.raw_path)
+            table = read_parquet(self.raw_path)
             seen = set(zip(table["case"].to_pylist(), table["repetition"].to_pylist(), strict=True))
             tables.append(table)
         for line in read_lines(self.raw_live):
@@ -111,7 +110,8 @@ class BatchStore:
         for line in read_lines(self.raw_live):
             if line["case"] == case and line["repetition"] == repetition:
                 return typed_columns(line["columns"])
-        table = pq.read_table(self.raw_path, filters=[("case", "==", case), ("repetition", "==", repetition)])
+        table = read_parquet(self.raw_path)
+        table = table.filter((pa.compute.field("case") == case) & (pa.compute.field("repetition") == repetition))
         return {
             name: _column(table[name].combine_chunks())
             for name in table.column_names

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from aifbench.campaign.units import format_size
+from aifbench.records.arrow import pa, read_parquet
 from aifbench.records.models import BatchRecord
 from aifbench.records.store import BatchStore
 
@@ -328,7 +327,7 @@ def _batches(root: Path, plan: Mapping[str, Any], problems: list[str]) -> dict[s
 
 def _table(path: Path, problems: list[str]) -> Any:
     try:
-        return pq.read_table(path)
+        return read_parquet(path)
     except FileNotFoundError:
         problems.append(f"tables/{path.name} is missing")
     except (pa.ArrowInvalid, OSError) as error:

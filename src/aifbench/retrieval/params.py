@@ -169,6 +169,10 @@ class RetrievalParams(Params):
                     known = ", ".join(sorted(indexes))
                     raise ConfigError("search", name, "no case of the suite has this index", known)
 
+    def reads(self) -> tuple[Path, ...]:
+        """The file of the data set, where it is one."""
+        return (Path(self.dataset),) if self.dataset.endswith(HDF5_ENDINGS) else ()
+
     def site_identity(self) -> dict[str, Any]:
         """Beside the set-up, FAISS itself judges the search parameters."""
         return {**self.setup_identity(), "search": self.search}

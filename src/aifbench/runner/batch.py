@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.benchmark import Benchmark, Server, ServerNotReady, benchmarks
+from aifbench.benchmark import Benchmark, Command, Place, Server, ServerNotReady, benchmarks
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import derived_seed
 from aifbench.campaign.params import Params
@@ -37,9 +37,12 @@ from aifbench.records.models import (
     Invocation,
     Phase,
     Validity,
+    Where,
 )
 from aifbench.records.store import BatchStore, atomic_write, typed_columns
+from aifbench.runner import nodes
 from aifbench.runner.console import Console
+from aifbench.runner.containers import Containers
 from aifbench.runner.lock import Locked, OwnerLock
 from aifbench.runner.process import Group
 from aifbench.runner.rounds import WorkerProcess
@@ -94,8 +97,13 @@ class BatchRun:
         self.store.create()
         self.log = BatchLog(self.store.log_path, spec.benchmark, spec.batch, log_file)
         self.work_dir = folder / "work"
+        self.images = sorted({"aifbench", *self._server_image()})
+        self.containers = self._containers(folder)
         self.server_log = folder / "server.log"
         self.server: Group | None = None
+        self.server_host = "127.0.0.1"
+        self.client_node: str | None = None
+        self.where: Where | None = None
         self.t0_ns = time.monotonic_ns()
         self.records: list[CaseRecord] = self.store.read_cases()
         self.done: set[tuple[str, int]] = {(record.case, record.repetition) for record in self.records}
@@ -198,16 +206,38 @@ class BatchRun:
             signal.signal(number, handler)
         return status
 
+    def _server_image(self) -> set[str]:
+        """Return the image of the server that this batch starts, if it starts one."""
+        server = self.benchmark.server()
+        place = Place("127.0.0.1", 0, self.spec.system, self.work_dir)
+        command = server.command(self._setup, place) if server is not None else None
+        return {command.image} if command is not None else set()
+
+    def _containers(self, folder: Path) -> Containers:
+        paths = self.spec.system.paths
+        named = (path for params in self.params.values() for path in (*params.reads(), *params.writes()))
+        binds = [paths.cache, paths.target, *named]
+        secrets = sorted({name for params in self.params.values() for name in params.secrets()})
+        return Containers(self.spec.system, folder, dict.fromkeys(binds), secrets)
+
+    @property
+    def _setup(self) -> Params:
+        """Parameters of any case: all agree in what they share."""
+        return self.params[self.spec.cases[0].case]
+
     def _measure_all(self) -> tuple[BatchStatus, str | None]:
         if not any(self.pending(repetition) for repetition in self._rounds()):
             self.log.write(INFO, "every repetition is recorded already")
             return self._verdict()
         with self._phase("preflight"):
+            for error in self.containers.check(self.images):
+                raise _Ended("config_error", str(error))
             for entry in self.spec.cases:
                 for error in self.benchmark.preflight()(self.params[entry.case], self.spec.system):
                     raise _Ended("config_error", str(error))
+            self._find_place()
         self.console.begin(self.remaining()[1])
-        server, endpoint, setup = self.benchmark.server(), None, self.params[self.spec.cases[0].case]
+        server, endpoint, setup = self.benchmark.server(), None, self._setup
         if server is not None:
             endpoint = self._start_server(server, setup)
         for repetition in self._rounds():
@@ -219,6 +249,25 @@ class BatchRun:
                 self.invocation.facts["server_after"] = server.describe(endpoint, setup)
         return self._verdict()
 
+    def _find_place(self) -> None:
+        """Find nodes and images of this job, for all its records."""
+        paths = self.spec.system.paths
+        for path in (paths.cache, paths.target, *self._setup.writes()):
+            path.mkdir(parents=True, exist_ok=True)  # a container can only be given folders that exist
+        try:
+            if self._setup.nodes() > 1:
+                self.client_node = nodes.second_node()
+                self.server_host = nodes.address(nodes.own_node() or "")
+        except nodes.NodesError as error:
+            raise _Ended("config_error", str(error)) from None
+        self.where = Where(
+            node=nodes.own_node() or socket.gethostname(),
+            client_node=self.client_node,
+            slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+            images=self.containers.digests(self.images),
+        )
+        self.invocation.provenance["images"] = self.where.images
+
     def _rounds(self) -> range:
         return range(max(entry.repetitions.max + entry.repetitions.spare for entry in self.spec.cases))
 
@@ -228,12 +277,15 @@ class BatchRun:
 
     def _start_server(self, server: Server, setup: Params) -> str:
         with self._phase("server_start"):
-            port = _free_port()
-            command = server.command(setup, port)
-            endpoint = server.endpoint(setup, port)
+            home = (self.work_dir / "server").absolute()
+            home.mkdir(parents=True, exist_ok=True)
+            place = Place(self.server_host, _free_port(self.server_host), self.spec.system, home)
+            command = server.command(setup, place)
+            endpoint = server.endpoint(setup, place)
             started: Group | None = None
             if command is not None:
-                started = Group(command, stderr=self.server_log, environment=server.environment(setup, port))
+                argv, environment = self.containers.wrap(command, "server")
+                started = Group(argv, stderr=self.server_log, environment=environment)
                 self.groups.append(started)
                 self.roles = {**self.roles, "server": started.pid}
 
@@ -257,7 +309,11 @@ class BatchRun:
         """Measure `cases` once in a fresh process; return those that a broken process left unmeasured."""
         self._check()
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        worker = WorkerProcess(self._job(repetition, cases, endpoint), self.store.folder / "worker.log")
+        argv, environment = self.containers.wrap(Command.python("aifbench.worker"), "worker")
+        if self.client_node is not None:
+            argv = nodes.on_node(self.client_node, argv)
+        log = self.store.folder / "worker.log"
+        worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoint), log)
         worker.allow(_timeout(self.params[cases[0].case].expected_setup_seconds()))
         self.groups.append(worker.group)
         self.roles = {**self.roles, "worker": worker.group.pid}
@@ -299,6 +355,7 @@ class BatchRun:
             now = time.monotonic_ns()
             self.invocation.phases.append(self._stretch("prepare", worker.started_ns, now, None, repetition))
             self.invocation.facts["prepared"] = event["facts"]
+            self.invocation.provenance["packages"] = event["packages"]
             self._save()
             worker.go_on(CASE_TIMEOUT_FLOOR_S)
         elif kind == "begin":
@@ -333,6 +390,7 @@ class BatchRun:
             status="ok" if kind == "measured" else "failed",
             input=params.model_dump(mode="json"),
             seed=self.spec.case_seed(case, repetition),
+            where=self.where,
             started_at=self._wall(start_ns),
             t_start_s=self._since(start_ns),
             t_end_s=self._since(end_ns),
@@ -471,9 +529,9 @@ def _timeout(expected_s: float) -> float:
     return max(CASE_TIMEOUT_FLOOR_S, CASE_TIMEOUT_FACTOR * expected_s)
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 

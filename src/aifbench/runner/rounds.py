@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ TIMEOUT = "no answer in time; the process was ended"
 class WorkerProcess:
     """A worker process (`aifbench.worker`) and the deadline for its next event."""
 
-    def __init__(self, job: dict[str, Any], errors: Path) -> None:
-        self.group = Group([sys.executable, "-m", "aifbench.worker"], stderr=errors, pipes=True)
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], job: dict[str, Any], errors: Path) -> None:
+        self.group = Group(argv, stderr=errors, environment=environment, pipes=True)
         self.started_ns = time.monotonic_ns()
         self.deadline = float("inf")
         self._write(orjson.dumps(job) + b"\n")

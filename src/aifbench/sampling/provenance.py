@@ -34,7 +34,7 @@ def provenance() -> dict[str, Any]:
     """Return git commit and state, package versions, Python, command line, and Slurm's facts of the job."""
     return {
         "git": _git(Path(aifbench.__file__).resolve().parent),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages(),
         "python": platform.python_version(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm": {
@@ -44,6 +44,11 @@ def provenance() -> dict[str, Any]:
         },
         "modules": [name for name in os.environ.get("LOADEDMODULES", "").split(":") if name] or None,
     }
+
+
+def packages() -> dict[str, str | None]:
+    """Return the versions of the libraries that this process measures with."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _git(package: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -82,6 +83,10 @@ class StorageParams(Params):
     def total_bytes(self) -> int:
         """Return the bytes that one repetition writes, over all clients."""
         return self.blocks_per_client * self.block_size * self.clients
+
+    def writes(self) -> tuple[Path, ...]:
+        """The folder under test."""
+        return () if self.path is None else (Path(self.path),)
 
     def slug(self) -> str:
         """Return a short readable name of the folder under test."""

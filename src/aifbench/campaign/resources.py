@@ -1,0 +1,51 @@
+"""What the job of a batch asks the scheduler for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aifbench.campaign.plan import Batch
+from aifbench.campaign.system import Slurm, System
+
+FACTOR, FLOOR_MINUTES = 3.0, 10
+"""A job may take three times what is expected, and ten minutes in any case: it ends by itself long before."""
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """Request of one job. Scheduler fields are None without a scheduler."""
+
+    nodes: int
+    tasks: int
+    gpus: int
+    minutes: int
+    cores: int | None = None
+    memory_mib: int | None = None
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+
+
+def job_resources(batch: Batch, system: System, attempt: int = 1) -> JobResources:
+    """Return what the job of `batch` asks for; a later attempt gets more time."""
+    params = batch.cases[0].params
+    minutes = max(FLOOR_MINUTES, round(FACTOR * attempt * batch.expected_s / 60))
+    nodes, gpus = params.nodes(), params.gpus()
+    if system.slurm is None or system.node is None:
+        return JobResources(nodes, nodes, gpus, minutes)
+    return JobResources(
+        nodes=nodes,
+        tasks=nodes,
+        gpus=gpus,
+        minutes=minutes,
+        cores=system.node.cores,
+        memory_mib=system.node.memory_mib,
+        account=system.slurm.account,
+        partition=partition(system.slurm, gpus),
+        qos=system.slurm.qos,
+    )
+
+
+def partition(slurm: Slurm, gpus: int) -> str:
+    """Return the partition of a job with so many GPUs."""
+    return slurm.gpu_partition or slurm.partition if gpus else slurm.partition

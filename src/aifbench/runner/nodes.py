@@ -1,0 +1,56 @@
+"""The nodes of the Slurm job that a batch runs in. Where there is no Slurm, there is one node."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+_TIMEOUT_S = 30
+
+
+class NodesError(Exception):
+    """The job does not have the nodes that the batch needs; the message is one line."""
+
+
+def own_node() -> str | None:
+    """Return Slurm's name of this node, None outside a job."""
+    return os.environ.get("SLURMD_NODENAME")
+
+
+def second_node() -> str:
+    """Return a node of this job that is not this one. Raises `NodesError`.
+
+    Inside a step, SLURM_JOB_NODELIST names the nodes of the step: the job's own are asked for.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        raise NodesError("topology two-node needs a Slurm job of two nodes, and this is none")
+    listed = _ask("squeue", "--noheader", "--jobs", job, "--format", "%N")
+    others = [name for name in _ask("scontrol", "show", "hostnames", listed).split() if name != own_node()]
+    if not others:
+        raise NodesError(f"topology two-node needs two nodes, but job {job} has only {listed}")
+    return others[0]
+
+
+def address(node: str) -> str:
+    """Return the address at which other nodes of the cluster reach `node`. Raises `NodesError`."""
+    found = re.search(r"\bNodeAddr=(\S+)", _ask("scontrol", "show", "node", node))
+    if found is None:
+        raise NodesError(f"Slurm does not tell the address of node {node}")
+    return found[1]
+
+
+def on_node(node: str, argv: list[str]) -> list[str]:
+    """Return the command that runs `argv` on another node of this job, as a step beside the batch's own."""
+    one = ["--nodes=1", "--ntasks=1", f"--nodelist={node}"]
+    return ["srun", "--overlap", *one, "--unbuffered", "--kill-on-bad-exit=1", *argv]
+
+
+def _ask(*argv: str) -> str:
+    try:
+        answer = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = " ".join(str(getattr(error, "stderr", "") or error).split())
+        raise NodesError(f"{argv[0]}: {said}") from None
+    return answer.stdout.strip()
