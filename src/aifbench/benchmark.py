@@ -128,6 +128,10 @@ class Server(ABC):
     def command(self, params: Params, place: Place) -> Command | None:
         """Return the command that serves at `place`, or None for a server that is already there."""
 
+    def check(self, params: Params, system: System) -> Iterator[ConfigError]:
+        """Yield what the workflow should have made before the batch, such as a model, and what is not there."""
+        yield from ()
+
     @abstractmethod
     def endpoint(self, params: Params, place: Place) -> str:
         """Return the base URL that workers use."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from aifbench.campaign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aifbench.campaign.config import Config as LoadedConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -22,23 +25,22 @@ app = typer.Typer(
 Results = Annotated[
     Path, typer.Argument(help="Results folder of a campaign, such as results/laptop.", show_default=False)
 ]
+Config = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config", "-c", help="Campaign file; repeat it to lay one over another.", show_default="config/config.yaml"
+    ),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one top-level key.", show_default=False),
+]
 
 
 @app.command()
 def plan(
-    config: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help="Campaign file; repeat it to lay one over another.",
-            show_default="config/config.yaml",
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one top-level key.", show_default=False),
-    ] = None,
+    config: Config = None,
+    setting: Setting = None,
     write: Annotated[
         bool, typer.Option("--write", help="Write plan.json, plan.md and the specs into the results folder.")
     ] = False,
@@ -50,10 +52,9 @@ def plan(
 
     Example: aifbench plan --config config/config.yaml
     """
-    from aifbench.campaign.config import DEFAULT_CONFIG, load_config
     from aifbench.campaign.plan import check, make_plan, markdown, write_plan
 
-    made = make_plan(load_config(config or [DEFAULT_CONFIG], overrides(setting or [])))
+    made = make_plan(_config(config, setting))
     check(made, machine=check_machine)
     if write:
         write_plan(made, made.config.results)
@@ -126,6 +127,84 @@ def gate(
 
 
 @app.command()
+def image(
+    name: Annotated[str, typer.Argument(help="Image: aifbench or ollama.", show_default=False)],
+    config: Config = None,
+    setting: Setting = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to make; default: <name>.sif in paths.images of the system.")
+    ] = None,
+) -> None:
+    """Make a container image unless it is there: pulled by digest, or built from containers/<name>.def.
+
+    Example: aifbench image ollama --config config/meluxina.yaml
+    """
+    from aifbench.images import ImageError, make_image
+
+    system = _config(config, setting).system
+    try:
+        record = make_image(name, system, out or system.paths.images / f"{name}.sif")
+    except ImageError as error:
+        raise ConfigError("image", name, str(error)) from None
+    typer.echo(f"{name}: {record['origin']}, sha256 {record['sif_sha256']}, {record['bytes'] / 2**20:.0f} MiB")
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="Model as Ollama names it, such as mistral.", show_default=False)],
+    config: Config = None,
+    setting: Setting = None,
+    gguf: Annotated[
+        str | None, typer.Option(help="Import this local .gguf file instead of pulling.", show_default=False)
+    ] = None,
+) -> None:
+    """Put a model into paths.models of the system, where batches find it: pulled, or imported from a local file.
+
+    Example: aifbench model mistral --config config/meluxina.yaml
+    """
+    from aifbench.engines.ollama_models import ModelError, put_model
+    from aifbench.engines.settings import Ollama
+
+    system = _config(config, setting).system
+    try:
+        record = put_model(
+            Ollama(kind="ollama", model=name, gguf=gguf), system, lambda text: typer.echo(text, err=True)
+        )
+    except ModelError as error:
+        raise ConfigError("model", name, str(error)) from None
+    typer.echo(f"{record['model']}: {record['source']}, digest {record['digest']}")
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    setting: Setting = None,
+    job: Annotated[
+        bool, typer.Option("--job", help="Also look from inside a short job of each partition (submits them).")
+    ] = False,
+) -> None:
+    """Check whether a site has what a campaign needs, and say what to do about each thing it lacks.
+
+    Exit code 1 when something fails. Example: aifbench doctor --config config/meluxina.yaml --job
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from aifbench.doctor import Finding, examine, show
+
+    table = Table("check", "", "seen", "what to do")
+    colours = {"ok": "green", "note": "yellow", "fail": "red"}
+
+    def add(row: Finding) -> None:
+        table.add_row(row.what, f"[{colours[row.state]}]{row.state}[/]", row.seen, row.todo)
+
+    good = show(examine(_config(config, setting), job=job), add)
+    Console().print(table)
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema(
     folder: Annotated[Path, typer.Argument(help="Folder for the JSON Schemas.")] = Path("workflow/schemas"),
 ) -> None:
@@ -134,6 +213,12 @@ def schema(
 
     for path in write_schemas(folder):
         typer.echo(path)
+
+
+def _config(files: list[Path] | None, settings: list[str] | None) -> LoadedConfig:
+    from aifbench.campaign.config import DEFAULT_CONFIG, load_config
+
+    return load_config(files or [DEFAULT_CONFIG], overrides(settings or []))
 
 
 def overrides(settings: list[str]) -> dict[str, Any]:

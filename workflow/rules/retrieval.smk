@@ -3,7 +3,8 @@
 
 rule retrieval_batch:
     input:
-        SPEC,
+        get_needs,
+        spec=SPEC,
     output:
         DONE,
     log:
@@ -12,14 +13,22 @@ rule retrieval_batch:
         batch=r"retrieval-[a-z0-9.-]+",
     conda:
         "../envs/aifbench.yaml"
-    # Measurements do not share a machine: a batch takes all cores that the workflow has.
-    threads: workflow.cores or 1
+    envmodules:
+        *SYSTEM.modules,
+    threads: CORES
     resources:
-        runtime=get_minutes,
+        runtime=get_job("minutes"),
+        mem_mb=get_job("memory_mib"),
+        nodes=get_job("nodes"),
+        tasks=get_job("tasks"),
+        gpu=get_job("gpus"),
+        slurm_account=get_job("account"),
+        slurm_partition=get_job("partition"),
+        qos=get_job("qos"),
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
     message:
         "measure {wildcards.batch}"
     shell:
-        "python -m aifbench run --spec {input}"
+        "python -m aifbench run --spec {input.spec}"
         " --out {params.folder} --done {output} --log {log}"

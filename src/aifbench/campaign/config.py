@@ -6,6 +6,7 @@ A campaign is one YAML file, or several laid over each other (mappings merge, li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from pydantic_core import CoreSchema
 
 from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.errors import ConfigError, unknown_key
-from aifbench.campaign.system import System
+from aifbench.campaign.system import Slurm, System
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 DEFAULT_CONFIG = Path("config/config.yaml")
@@ -200,10 +201,19 @@ def _load_system(raw: Any, folders: Sequence[Path], where: str) -> System:
     if isinstance(raw, str):
         name = raw if raw.endswith((".yaml", ".yml")) else f"systems/{raw}.yaml"
         path = _find(name, folders, "system", where, shown=raw)
-        return _validate(System, _read_mapping(path), "", str(path))
+        return _with_account(_validate(System, _read_mapping(path), "", str(path)))
     if isinstance(raw, Mapping):
-        return _validate(System, dict(raw), "system", where)
+        return _with_account(_validate(System, dict(raw), "system", where))
     raise ConfigError("system", raw, "needs the name of a file in config/systems or a mapping", where=where)
+
+
+def _with_account(system: System) -> System:
+    """Take the account from Slurm's own variable where the file names none: it need not stand in a shared file."""
+    account = os.environ.get("SBATCH_ACCOUNT")
+    if system.slurm is None or system.slurm.account is not None or not account:
+        return system
+    slurm = _validate(Slurm, {**system.slurm.model_dump(), "account": account}, "SBATCH_ACCOUNT", "the environment")
+    return system.model_copy(update={"slurm": slurm})
 
 
 SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")

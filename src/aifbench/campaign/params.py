@@ -104,6 +104,14 @@ class Params(BaseModel):
         """Return the files and folders outside the system's own that the batch needs (overridden)."""
         return ()
 
+    def images(self) -> list[str]:
+        """Return the container images that the batch needs besides `aifbench` (overridden)."""
+        return []
+
+    def models(self) -> list[Any]:
+        """Return the engines whose models must be in the system's folder before the batch (overridden)."""
+        return []
+
     def writes(self) -> tuple[Path, ...]:
         """Return the folders outside the system's own that the batch writes in; they are made (overridden)."""
         return ()

@@ -47,11 +47,29 @@ class Batch:
     cases: list[Case] = field(default_factory=list)
 
     @property
+    def nodes(self) -> int:
+        """Nodes of the batch's job."""
+        return self.cases[0].params.nodes()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the batch's job."""
+        return self.cases[0].params.gpus()
+
+    @property
     def expected_s(self) -> float:
         """Expected duration of the batch's job in seconds."""
         return self.cases[0].params.expected_setup_seconds() + sum(
             case.params.expected_seconds(case.repetitions.max) for case in self.cases
         )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must be there before a batch: names of images, and engines whose models it serves itself."""
+
+    images: list[str]
+    models: list[Any]
 
 
 @dataclass
@@ -84,6 +102,12 @@ class Plan:
                 for case in sorted(batch.cases, key=lambda case: case.id)
             ],
         }
+
+    def needs(self, batch_id: str) -> Needs:
+        """Return the images and models that a batch needs before it starts."""
+        params = self.batches[batch_id].cases[0].params
+        images = ["aifbench", *params.images()] if self.config.system.container == "apptainer" else []
+        return Needs(images, params.models())
 
     def spec_digest(self, batch_id: str) -> str:
         """Return a digest that changes exactly when the job of a batch has something else to do."""
@@ -119,6 +143,16 @@ class Plan:
     def expected_s(self) -> float:
         """Expected duration of all jobs, one after the other, in seconds."""
         return sum(batch.expected_s for batch in self.batches.values())
+
+    @property
+    def node_hours(self) -> float:
+        """Expected cost in node-hours."""
+        return sum(batch.expected_s * batch.nodes for batch in self.batches.values()) / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """Expected cost in GPU-hours."""
+        return sum(batch.expected_s * batch.gpus for batch in self.batches.values()) / 3600
 
     def summary(self) -> dict[str, Any]:
         """Return the content of plan.json."""
@@ -158,7 +192,8 @@ class Plan:
                 "jobs": len(self.batches),
                 "repetitions": sum(case.repetitions.max for case in self.cases),
                 "expected_s": round(self.expected_s, 1),
-                "node_hours": round(self.expected_s / 3600, 4),
+                "node_hours": round(self.node_hours, 4),
+                "gpu_hours": round(self.gpu_hours, 4),
             },
         }
 
@@ -268,9 +303,10 @@ def _part(case_id: str, members: int, pack: int | None) -> str:
 
 def check(plan: Plan, *, machine: bool) -> None:
     """Check the plan against its budget and, with `machine`, against this machine. Raises the first `ConfigError`."""
-    if machine:
+    _check_system(plan)
+    if machine and plan.config.system.slurm is None:  # a login node cannot tell what a node of the job will have
         _check_machine(plan)
-    config, hours = plan.config, plan.expected_s / 3600
+    config, hours = plan.config, plan.node_hours
     if hours > config.keys.budget.node_hours:
         raise ConfigError(
             "budget.node_hours",
@@ -278,6 +314,25 @@ def check(plan: Plan, *, machine: bool) -> None:
             f"the plan is expected to take {hours:.2f} node-hours; raise the budget or take values out of the axes",
             where=str(config.files[0]),
         )
+
+
+def _check_system(plan: Plan) -> None:
+    """Check that the system can give each batch what it asks for."""
+    system = plan.config.system
+    where = f"system '{system.name}'"
+    if system.slurm is not None and system.slurm.account is None:
+        problem = "is required: the account that pays; or set it in the variable SBATCH_ACCOUNT"
+        raise ConfigError("slurm.account", None, problem, where=where)
+    suites = {suite.keys.name: suite for suite in plan.config.suites}
+    for batch in plan.batches.values():
+        case = batch.cases[0]
+        suite, params = suites[case.suites[0]], case.params
+        if params.nodes() > 1 and system.slurm is None:
+            raise ConfigError(_key(suite, "topology"), "two-node", f"{where} is one machine", "same-node", suite.where)
+        most = system.node.gpus if system.node is not None else None
+        if most is not None and params.gpus() > most:
+            problem = f"more GPUs than a node of {where} has"
+            raise ConfigError(_key(suite, "engine.gpus"), params.gpus(), problem, f"at most {most}", suite.where)
 
 
 def _check_machine(plan: Plan) -> None:
@@ -323,14 +378,16 @@ def markdown(plan: Plan) -> str:
         "",
         f"{totals['cases']} cases in {totals['batches']} batches (one job each), "
         f"{totals['repetitions']} repetitions at most, about {duration(totals['expected_s'])} "
-        f"on system {config.system.name} ({totals['node_hours']:.2f} node-hours of {config.keys.budget.node_hours:g}).",
+        f"on system {config.system.name} ({totals['node_hours']:.2f} node-hours of {config.keys.budget.node_hours:g}"
+        f"{f', {gpu_hours:.2f} GPU-hours' if (gpu_hours := totals['gpu_hours']) else ''}).",
         "",
-        "| batch | cases | repetitions | expected |",
-        "|---|---|---|---|",
+        "| batch | cases | repetitions | nodes | GPUs | expected |",
+        "|---|---|---|---|---|---|",
     ]
     for batch in plan.batches.values():
         repetitions = sum(case.repetitions.max for case in batch.cases)
-        lines.append(f"| {batch.id} | {len(batch.cases)} | {repetitions} | {duration(batch.expected_s)} |")
+        cells = [batch.id, len(batch.cases), repetitions, batch.nodes, batch.gpus, duration(batch.expected_s)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 

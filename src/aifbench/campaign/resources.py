@@ -10,17 +10,19 @@ from aifbench.campaign.system import Slurm, System
 FACTOR, FLOOR_MINUTES = 3.0, 10
 """A job may take three times what is expected, and ten minutes in any case: it ends by itself long before."""
 
+SERVICE_MIB = 16_384
+
 
 @dataclass(frozen=True)
 class JobResources:
-    """Request of one job. Scheduler fields are None without a scheduler."""
+    """Request of one job. Without a scheduler, nothing below `minutes` has a meaning."""
 
     nodes: int
     tasks: int
     gpus: int
     minutes: int
     cores: int | None = None
-    memory_mib: int | None = None
+    memory_mib: int = 1024
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
@@ -44,6 +46,15 @@ def job_resources(batch: Batch, system: System, attempt: int = 1) -> JobResource
         partition=partition(system.slurm, gpus),
         qos=system.slurm.qos,
     )
+
+
+def service_resources(system: System) -> JobResources:
+    """Return what a job that makes an image or fetches a model asks for: some memory of one node without GPUs."""
+    if system.slurm is None or system.node is None:
+        return JobResources(1, 1, 0, FLOOR_MINUTES)
+    memory = min(SERVICE_MIB, system.node.memory_mib)
+    slurm = system.slurm
+    return JobResources(1, 1, 0, FLOOR_MINUTES, 1, memory, slurm.account, slurm.partition, slurm.qos)
 
 
 def partition(slurm: Slurm, gpus: int) -> str:

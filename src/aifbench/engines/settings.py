@@ -68,6 +68,11 @@ class Ollama(_Engine):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(:[A-Za-z0-9._-]+)?$",
         description="name of a model that the server has, such as mistral or mistral:7b",
     )
+    gguf: str | None = Field(
+        None,
+        min_length=1,
+        description="where there is no network: a local .gguf file, or `smollm2-135m`, that is imported as `model`",
+    )
     parallel: int = Field(
         4, ge=1, le=512, description="requests that the batch's own server answers at once (OLLAMA_NUM_PARALLEL)"
     )

@@ -63,6 +63,18 @@ class InferenceParams(Params):
         """Whether the batch starts the engine; otherwise it is already there."""
         return isinstance(self.engine, LlamaCpp) or (isinstance(self.engine, Ollama) and self.engine.url is None)
 
+    def images(self) -> list[str]:
+        """The image of Ollama, where the batch starts it."""
+        return ["ollama"] if self._own_ollama else []
+
+    def models(self) -> list[Any]:
+        """The model of Ollama, where the batch starts it."""
+        return [self.engine] if self._own_ollama else []
+
+    @property
+    def _own_ollama(self) -> bool:
+        return isinstance(self.engine, Ollama) and self.starts_server
+
     def secrets(self) -> tuple[str, ...]:
         """The variable that holds the key of an OpenAI-compatible server."""
         name = getattr(self.engine, "api_key_env", None)

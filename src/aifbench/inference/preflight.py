@@ -12,7 +12,6 @@ from typing import Any
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.system import System
 from aifbench.engines.llamacpp import PACKAGED, model_path
-from aifbench.engines.ollama import manifest
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
 from aifbench.inference.params import InferenceParams
 from aifbench.load.http import Target
@@ -65,10 +64,6 @@ def _check_url(url: str, prefix: str, path: str) -> Iterator[ConfigError]:
 def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
     if system.container == "none" and shutil.which("ollama") is None:
         yield ConfigError("engine.kind", engine.kind, "the program `ollama` is not on PATH; or give a `url`")
-    path = manifest(system.paths.models, engine.model)
-    if not path.is_file():
-        problem = f"{system.paths.models} does not hold it; `aifbench model {engine.model}` puts it there"
-        yield ConfigError("engine.model", engine.model, problem)
 
 
 def _check_ollama(engine: Ollama, url: str) -> Iterator[ConfigError]:

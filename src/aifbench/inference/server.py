@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aifbench.benchmark import Command, Place, Server, ServerNotReady
+from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params
+from aifbench.campaign.system import System
 from aifbench.engines import llamacpp, ollama
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Ask
@@ -29,6 +31,13 @@ class InferenceServer(Server):
         if isinstance(engine, LlamaCpp):
             return llamacpp.command(engine, place)
         return ollama.command(engine, place) if isinstance(engine, Ollama) and engine.url is None else None
+
+    def check(self, params: Params, system: System) -> Iterator[ConfigError]:
+        """Yield the model of the batch's own Ollama when its folder does not hold it: a batch never downloads."""
+        for engine in _of(params).models():
+            if not ollama.manifest(system.paths.models, engine.model).is_file():
+                problem = f"{system.paths.models} does not hold it; `aifbench model {engine.model}` puts it there"
+                yield ConfigError("engine.model", engine.model, problem)
 
     def endpoint(self, params: Params, place: Place) -> str:
         """Return the base URL of the engine."""

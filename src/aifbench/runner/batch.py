@@ -230,14 +230,18 @@ class BatchRun:
             self.log.write(INFO, "every repetition is recorded already")
             return self._verdict()
         with self._phase("preflight"):
-            for error in self.containers.check(self.images):
+            server = self.benchmark.server()
+            for error in (
+                *self.containers.check(self.images),
+                *(server.check(self._setup, self.spec.system) if server else ()),
+            ):
                 raise _Ended("config_error", str(error))
             for entry in self.spec.cases:
                 for error in self.benchmark.preflight()(self.params[entry.case], self.spec.system):
                     raise _Ended("config_error", str(error))
             self._find_place()
         self.console.begin(self.remaining()[1])
-        server, endpoint, setup = self.benchmark.server(), None, self._setup
+        endpoint, setup = None, self._setup
         if server is not None:
             endpoint = self._start_server(server, setup)
         for repetition in self._rounds():
