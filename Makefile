@@ -2,6 +2,7 @@
 # make test    every test this machine can run
 # make lint    style, types, workflow
 # make bench   our own speed and accuracy, one line per bar
+# make cluster make cluster-demo make cluster-down   a small real Slurm with Apptainer on this machine (tests/slurm)
 # make lock    pin requirements/*.in again
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ CONFIG ?= config/config.yaml
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11
 
-.PHONY: demo env dev test lint bench lock schemas clean
+.PHONY: demo env dev test lint bench cluster cluster-demo cluster-down lock schemas clean
 
 demo: env
 	@$(BIN)/snakemake --profile profiles/laptop --configfile $(CONFIG)
@@ -53,8 +54,17 @@ lint: dev
 bench: dev
 	@$(BIN)/python -m benchmarks
 
+cluster:
+	@tests/slurm/cluster up
+
+cluster-demo: env
+	@tests/slurm/demo
+
+cluster-down:
+	@tests/slurm/cluster down
+
 lock: .venv/bin/uv
-	@for part in bootstrap runtime dev; do $(COMPILE) requirements/$$part.in -o requirements/$$part.txt; done
+	@for part in bootstrap runtime image dev; do $(COMPILE) requirements/$$part.in -o requirements/$$part.txt; done
 	@$(COMPILE) --no-deps requirements/data.in -o requirements/data.txt
 
 schemas: env

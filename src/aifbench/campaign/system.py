@@ -21,6 +21,9 @@ class Limits(BaseModel):
     model_config = _STRICT
 
     clients: int = Field(64, ge=1, description="most concurrent clients of one case")
+    server_ready_s: float = Field(
+        300.0, gt=0, le=7200, description="longest time until a server that a batch starts has answered a request"
+    )
     space_fraction: float = Field(
         0.5, gt=0, le=1, description="largest part of the free space of `paths.target` that one case may fill"
     )

@@ -51,7 +51,9 @@ from aifbench.sampling.provenance import provenance
 from aifbench.sampling.sampler import Sampler
 from aifbench.stats.intervals import mean_interval
 
-SERVER_READY_S = 300.0
+LOCK_POLL_S = 2.0
+TIME_LIMIT_MARGIN_S = 30.0
+"""A TERM that comes less than this before the end of a job's time is Slurm's word that the time is over."""
 CASE_TIMEOUT_FACTOR = 20.0
 CASE_TIMEOUT_FLOOR_S = 180.0
 EXIT_CODES: dict[BatchStatus, int] = {"ok": 0, "partial": 0, "config_error": 2, "terminated": 143}
@@ -104,6 +106,7 @@ class BatchRun:
         self.server_host = "127.0.0.1"
         self.client_node: str | None = None
         self.where: Where | None = None
+        self.job_end = nodes.job_end()
         self.t0_ns = time.monotonic_ns()
         self.records: list[CaseRecord] = self.store.read_cases()
         self.done: set[tuple[str, int]] = {(record.case, record.repetition) for record in self.records}
@@ -297,7 +300,9 @@ class BatchRun:
                 return self.signalled is None and (started is None or started.alive())
 
             try:
-                self.invocation.facts["server_ready"] = server.wait_ready(endpoint, setup, SERVER_READY_S, alive)
+                self.invocation.facts["server_ready"] = server.wait_ready(
+                    endpoint, setup, self.spec.system.limits.server_ready_s, alive
+                )
             except ServerNotReady as error:
                 self._check()
                 where = f"; see {self.server_log}" if started else ""
@@ -453,7 +458,10 @@ class BatchRun:
     def _check(self) -> None:
         """Raise when a signal came or the server is gone."""
         if self.signalled is not None:
-            raise _Ended("terminated", f"received {signal.Signals(self.signalled).name}")
+            name = signal.Signals(self.signalled).name
+            if self.job_end is not None and time.time() > self.job_end - TIME_LIMIT_MARGIN_S:
+                raise _Ended("timeout", f"the job's time limit was reached ({name})")
+            raise _Ended("terminated", f"received {name}")
         if self.server is not None and not self.server.alive():
             raise _Ended("server_crashed", f"the server ended while it was measured; see {self.server_log}")
 
@@ -502,7 +510,7 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
     spec = Spec.model_validate_json(spec_path.read_bytes())
     lock = OwnerLock(folder)
     try:
-        lock.acquire()
+        _acquire(lock, spec.batch)
     except Locked as error:
         print(f"{spec.batch}: {error}", file=sys.stderr)
         return 1
@@ -527,6 +535,24 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
         return 2
     finally:
         lock.release()
+
+
+def _acquire(lock: OwnerLock, batch: str) -> None:
+    """Take the lock. A job waits for another live job of the same batch: that one measures, this one finds it done.
+
+    Two jobs of one batch come of a main process that was killed and started again. Raises `Locked`.
+    """
+    said = False
+    while True:
+        try:
+            return lock.acquire()
+        except Locked as error:
+            if error.job is None or os.environ.get("SLURM_JOB_ID") in {None, error.job}:
+                raise
+            if not said:
+                print(f"{batch}: {error}; waiting for its end", file=sys.stderr, flush=True)
+            said = True
+            time.sleep(LOCK_POLL_S)
 
 
 def _timeout(expected_s: float) -> float:

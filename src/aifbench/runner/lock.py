@@ -10,13 +10,23 @@ from typing import Any
 
 import orjson
 
+from aifbench.runner import nodes
+
 
 class Locked(Exception):
-    """Another live process owns the batch."""
+    """Another live process owns the batch. `job` is the Slurm job that it belongs to, if it is known to live."""
+
+    def __init__(self, message: str, job: str | None = None) -> None:
+        super().__init__(message)
+        self.job = job
 
 
 class OwnerLock:
-    """Holds `owner.lock`. A lock whose process is dead on this host is taken over; one of another host is respected."""
+    """Holds `owner.lock`.
+
+    It is taken over from a process that is dead on this host, and from a Slurm job that has ended on any host; one of
+    another host without a job is respected.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "owner.lock"
@@ -46,12 +56,18 @@ class OwnerLock:
             return
         except orjson.JSONDecodeError:
             owner = {"pid": None, "host": None}
-        same_host = owner.get("host") == socket.gethostname()
+        same_host, job = owner.get("host") == socket.gethostname(), owner.get("slurm_job")
         if same_host and _identity(owner["pid"])["started"] == owner["started"] and owner["started"] is not None:
-            raise Locked(f"process {owner['pid']} on this host is running it")
+            raise Locked(f"process {owner['pid']} on this host is running it", job)
         if not same_host and owner.get("host"):
-            job = f" (Slurm job {owner['slurm_job']})" if owner.get("slurm_job") else ""
-            raise Locked(f"host {owner['host']} owns it{job}; if that job is gone, delete {self._path}")
+            if not job:
+                raise Locked(f"host {owner['host']} owns it; if its process is gone, delete {self._path}")
+            try:
+                lives = nodes.job_lives(job)
+            except nodes.NodesError as error:
+                raise Locked(f"Slurm job {job} on host {owner['host']} owns it, and Slurm is silent: {error}") from None
+            if lives:
+                raise Locked(f"Slurm job {job} on host {owner['host']} is running it", job)
         # Rename first: of two processes that see the same dead owner only one gets its lock.
         grave = self._path.with_name(f".dead.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from datetime import datetime
 
 _TIMEOUT_S = 30
+LIVE = "PENDING,CONFIGURING,RUNNING,COMPLETING,SUSPENDED,STOPPED,SIGNALING,STAGE_OUT"
 
 
 class NodesError(Exception):
@@ -39,6 +41,27 @@ def address(node: str) -> str:
     if found is None:
         raise NodesError(f"Slurm does not tell the address of node {node}")
     return found[1]
+
+
+def job_end() -> float | None:
+    """Return when this job's time is over (seconds of the epoch); None outside a job, or when Slurm does not tell."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return None
+    try:
+        return datetime.fromisoformat(_ask("squeue", "--noheader", "--jobs", job, "--format", "%e")).timestamp()
+    except (NodesError, ValueError):
+        return None
+
+
+def job_lives(job: str) -> bool:
+    """Return whether a Slurm job waits, runs or is ending. Raises `NodesError` when Slurm does not answer."""
+    try:
+        return bool(_ask("squeue", "--noheader", "--jobs", job, "--states", LIVE, "--format", "%T"))
+    except NodesError as error:
+        if "Invalid job id" in str(error):  # so old that the controller has forgotten it
+            return False
+        raise
 
 
 def on_node(node: str, argv: list[str]) -> list[str]:
