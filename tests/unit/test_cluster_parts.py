@@ -1,0 +1,164 @@
+"""What a campaign asks of a cluster, and how its commands are wrapped: all that needs no cluster."""
+
+import pytest
+import yaml
+
+from aifbench.benchmark import Command
+from aifbench.campaign.config import load_config
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.plan import check, make_plan, markdown
+from aifbench.campaign.resources import job_resources, service_resources
+from aifbench.campaign.system import System
+from aifbench.engines.ollama import manifest
+from aifbench.runner import nodes
+from aifbench.runner.containers import Containers, sif_sha256
+
+CHAT = {
+    "name": "chat", "benchmark": "inference", "engine": {"kind": "ollama", "model": "mistral", "gpus": 1},
+    "prompt": "Why is it so?", "axes": {"topology": ["same-node", "two-node"]},
+}  # fmt: skip
+SLURM = {"account": "p1", "partition": "cpu", "gpu_partition": "gpu", "qos": "test"}
+SITE = {"name": "site", "slurm": SLURM, "node": {"cores": 64, "memory_mib": 9000, "gpus": 4}}
+
+
+def plan(tmp_path, *suites, **system):
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"campaign": "c", "system": {**SITE, **system}, "suites": list(suites)}))
+    return make_plan(load_config([file]))
+
+
+def test_a_job_asks_for_nodes_gpus_and_their_partition(tmp_path):
+    made = plan(tmp_path, CHAT)
+    asked = {batch.nodes: job_resources(batch, made.config.system) for batch in made.batches.values()}
+    assert set(asked) == {1, 2}
+    for number, request in asked.items():
+        assert (request.nodes, request.tasks, request.gpus, request.partition) == (number, number, 1, "gpu")
+        assert (request.account, request.qos, request.cores, request.memory_mib) == ("p1", "test", 64, 9000)
+    again = job_resources(next(iter(made.batches.values())), made.config.system, attempt=2)
+    assert again.minutes >= asked[1].minutes >= 10
+    assert service_resources(made.config.system).partition == "cpu"
+    assert made.gpu_hours > 0
+    assert made.node_hours == pytest.approx(sum(b.expected_s * b.nodes for b in made.batches.values()) / 3600)
+    assert "GPU-hours" in markdown(made)
+
+
+def test_needs_are_images_and_models(tmp_path):
+    made = plan(tmp_path, CHAT, container="apptainer")
+    for batch in made.batches:
+        needs = made.needs(batch)
+        assert needs.images == ["aifbench", "ollama"]
+        assert [engine.model for engine in needs.models] == ["mistral"]
+
+
+@pytest.mark.parametrize(
+    ("suite", "system", "said"),
+    [
+        (CHAT, {"slurm": {"partition": "cpu"}}, "slurm.account: is required"),
+        (CHAT, {"slurm": None}, "topology = 'two-node': system 'site' is one machine (allowed: same-node)"),
+        ({**CHAT, "engine": {**CHAT["engine"], "gpus": 8}}, {}, "engine.gpus = 8: more GPUs than a node"),
+    ],
+)
+def test_what_the_system_cannot_give_is_one_line(tmp_path, monkeypatch, suite, system, said):
+    monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
+    with pytest.raises(ConfigError) as error:
+        check(plan(tmp_path, suite, **system), machine=False)
+    assert said in str(error.value)
+
+
+def test_the_account_may_stand_in_slurms_own_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "p2")
+    made = plan(tmp_path, CHAT, slurm={"partition": "cpu"})
+    assert made.config.system.slurm.account == "p2"
+    monkeypatch.setenv("SBATCH_ACCOUNT", "p2; rm -rf /")
+    with pytest.raises(ConfigError, match="SBATCH_ACCOUNT"):
+        plan(tmp_path, CHAT, slurm={"partition": "cpu"})
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"modules": ["x; reboot"]},
+        {"apptainer": {"options": ["--bind $(id)"]}},
+        {"slurm": {**SLURM, "qos": "a b"}},
+        {"slurm": {**SLURM, "partition": "$(id)"}},
+        {"node": None},
+    ],
+)
+def test_no_shell_string_comes_in_through_a_system(tmp_path, system):
+    with pytest.raises(ConfigError):
+        plan(tmp_path, CHAT, **system)
+
+
+def test_two_nodes_need_a_server_of_the_batchs_own(tmp_path):
+    engine = {"kind": "openai", "url": "http://127.0.0.1:1", "model": "m"}
+    with pytest.raises(ConfigError, match="topology"):
+        plan(tmp_path, {**CHAT, "engine": engine})
+
+
+def test_without_a_container_a_command_is_itself(tmp_path):
+    made = Containers(System(name="here"), tmp_path, [])
+    argv, environment = made.wrap(Command(("ollama", "serve"), environment={"A": "1"}), "server")
+    assert (argv, environment) == (["ollama", "serve"], {"A": "1"})
+    argv, _ = made.wrap(Command.python("aifbench.worker"), "worker")
+    assert argv[0].endswith("python") or "python" in argv[0]
+    assert made.digests(["aifbench"]) is None
+    assert list(made.check(["aifbench"])) == []
+
+
+def test_a_container_sees_only_what_it_is_given_and_no_secret_is_in_the_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "s3cret")
+    system = System.model_validate(
+        {"name": "s", "container": "apptainer", "apptainer": {"options": ["--userns"]}, "paths": {"images": "/img"}}
+    )
+    made = Containers(system, tmp_path / "b", [tmp_path / "cache"], ["THE_KEY", "NOT_SET"])
+    command = Command(("ollama", "serve"), "ollama", {"OLLAMA_HOST": "h:1"}, (tmp_path / "models",), gpus=1)
+    argv, environment = made.wrap(command, "server")
+    assert argv[:3] == ["apptainer", "exec", "--containall"]
+    assert argv[-3:] == ["/img/ollama.sif", "ollama", "serve"]
+    assert {"--nv", "--userns"} <= set(argv)
+    bound = {argv[place + 1] for place, word in enumerate(argv) if word == "--bind"}
+    assert bound == {str(tmp_path / name) for name in ("b", "cache", "models")}
+    assert environment == {"APPTAINERENV_OLLAMA_HOST": "h:1", "APPTAINERENV_THE_KEY": "s3cret"}
+    assert not any("s3cret" in word for word in argv)
+    argv, _ = made.wrap(Command.python("aifbench.worker"), "worker")
+    assert argv[-3:] == ["/opt/aifbench/bin/python", "-m", "aifbench.worker"]
+    assert "--nv" not in argv
+
+
+def test_a_missing_program_and_a_missing_image_are_one_line_each(tmp_path):
+    place = {"name": "s", "container": "apptainer", "apptainer": {"command": "no-such-program"}}
+    made = Containers(System.model_validate({**place, "paths": {"images": str(tmp_path)}}), tmp_path, [])
+    program, image = made.check(["ollama"])
+    assert str(program).startswith("apptainer.command = 'no-such-program': no such program")
+    assert "aifbench image ollama" in str(image)
+
+
+def test_the_digest_beside_an_image_is_believed_only_while_the_image_is_the_same(tmp_path):
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"one")
+    real = sif_sha256(image)
+    stat = image.stat()
+    beside = tmp_path / "x.sif.json"
+    beside.write_text(f'{{"bytes": {stat.st_size}, "mtime_ns": {stat.st_mtime_ns}, "sif_sha256": "known"}}')
+    assert sif_sha256(image) == "known"
+    image.write_bytes(b"two!")
+    assert sif_sha256(image) not in {"known", real}
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("mistral", "registry.ollama.ai/library/mistral/latest"),
+        ("mistral:7b", "registry.ollama.ai/library/mistral/7b"),
+        ("me/mine:x", "registry.ollama.ai/me/mine/x"),
+    ],
+)
+def test_where_ollama_keeps_what_it_has(tmp_path, model, path):
+    assert manifest(tmp_path, model) == tmp_path / "manifests" / path
+
+
+def test_outside_a_job_there_is_one_node(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert nodes.job_end() is None
+    with pytest.raises(nodes.NodesError, match="needs a Slurm job of two nodes"):
+        nodes.second_node()
