@@ -1,0 +1,306 @@
+"""The MeluXina profile on a real Slurm with real Apptainer and real Ollama: a whole campaign, then faults in it.
+
+Needs the cluster of this folder: `make cluster`. Whatever breaks, batch.json says what, Snakemake ends as it should, no
+finished repetition is lost or measured twice, and neither a process nor a job stays behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aifbench.campaign.config import load_config
+from aifbench.campaign.plan import make_plan, write_plan
+from aifbench.records.store import BatchStore
+from tests.workflow.campaign import ROOT, SNAKEMAKE, measured, records
+from tests.workflow.test_faults import gone, wait_for
+
+HERE = Path(__file__).parent
+CLUSTER = HERE / "cluster"
+UP = subprocess.run([str(CLUSTER), "status"], capture_output=True, check=False).returncode == 0
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not UP, reason="the test cluster is not up: make cluster"),
+]
+
+SEARCH = {
+    "name": "search", "benchmark": "retrieval", "dataset": "synthetic", "vectors": 6000, "dim": 64, "queries": 2000,
+    "axes": {"index": ["Flat"], "top_k": [1, 10]}, "repetitions": 2,
+}  # fmt: skip
+FILES = {
+    "name": "files", "benchmark": "storage", "file_size": "32MiB", "block_size": "1MiB", "mode": "warm",
+    "repetitions": 16,
+}  # fmt: skip
+OLLAMA = {"kind": "ollama", "model": "smollm2", "gguf": "smollm2-135m", "parallel": 2, "context": 512}
+CHAT = {
+    "name": "chat", "benchmark": "inference", "engine": OLLAMA, "prompt": "Why is the sky blue?", "output_tokens": 8,
+    "requests": 2, "repetitions": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The variables of a shell that uses the cluster."""
+    text = subprocess.run(
+        ["bash", "-c", f'eval "$({CLUSTER} env)" && env -0'], capture_output=True, text=True, check=True
+    ).stdout
+    return dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the images; the models come to lie there too."""
+    folder = tmp_path_factory.mktemp("shared")
+    subprocess.run([str(HERE / "images"), str(folder / "images")], check=True, timeout=1200)
+    return folder
+
+
+class Campaign:
+    """One campaign on the cluster, as a user runs it."""
+
+    def __init__(self, folder: Path, shared: Path, environment: dict[str, str]) -> None:
+        self.folder, self.shared, self.environment = folder, shared, environment
+        self.results = folder / "results" / "small"
+
+    def write(self, *suites: dict[str, Any], **system: Any) -> Path:
+        paths = {
+            "cache": str(self.folder / "cache"), "target": str(self.folder / "target"),
+            "images": str(self.shared / "images"), "models": str(self.shared / "models"),
+        }  # fmt: skip
+        place = {
+            "name": "test-cluster", "container": "apptainer", "apptainer": {"options": ["--userns"]},
+            "slurm": {"account": "p200000", "partition": "cpu", "gpu_partition": "gpu", "qos": "test"},
+            "node": {"cores": 2, "memory_mib": 3000, "gpus": 4}, "paths": paths,
+        }  # fmt: skip
+        data = {"campaign": "small", "results": str(self.folder / "results"), "system": {**place, **system}}
+        file = self.folder / "small.yaml"
+        file.write_text(yaml.safe_dump({**data, "suites": list(suites)}, sort_keys=False))
+        return file
+
+    def start(self, file: Path, *arguments: str) -> subprocess.Popen[str]:
+        command = [
+            str(SNAKEMAKE), "--profile", "meluxina", "--configfile", str(file), "--jobs", "1",
+            "--slurm-init-seconds-before-status-checks", "5", *arguments,
+        ]  # fmt: skip
+        self.log = self.folder / "snakemake.log"
+        with self.log.open("a") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, text=True)
+
+    def run(self, file: Path, *arguments: str, timeout: float = 400) -> int:
+        return self.start(file, *arguments).wait(timeout)
+
+    def said(self) -> str:
+        return self.log.read_text()[-4000:]
+
+    def ask(self, *argv: str) -> str:
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    def jobs(self, states: str = "RUNNING") -> list[str]:
+        return self.ask("squeue", "--noheader", "--states", states, "--format", "%i").split()
+
+    def accounted(self, job: str) -> str:
+        return self.ask("sacct", "--noheader", "--allocations", "--parsable2", "--jobs", job, "--format", "state")
+
+    def stores(self) -> list[BatchStore]:
+        return [BatchStore(path) for path in sorted((self.results / "batches").glob("*"))]
+
+    def statuses(self) -> list[str]:
+        (store,) = self.stores()
+        record = store.read_record()
+        return [invocation.status for invocation in record.invocations] if record else []
+
+    def wait_for_records(self, count: int) -> str:
+        """Wait until so many repetitions are recorded; return the job that measures."""
+        wait_for(lambda: sum(measured(self.folder).values()) >= count, 120)
+        (job,) = self.jobs()
+        return job
+
+
+@pytest.fixture
+def campaign(tmp_path: Path, shared: Path, environment: dict[str, str]) -> Iterator[Campaign]:
+    made = Campaign(tmp_path, shared, environment)
+    yield made
+    left = made.jobs("PENDING,RUNNING,COMPLETING")
+    for job in left:
+        made.ask("scancel", job)
+    assert left == []
+    assert [line for line in processes() if str(tmp_path) in line] == []
+
+
+def processes() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if line and not gone(int(path.name)) and int(path.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def expect_whole(campaign: Campaign, repetitions: int) -> None:
+    """Every repetition is there, and none twice."""
+    found = measured(campaign.folder)
+    assert Counter(found.values()) == {1: repetitions}, found
+
+
+def test_a_campaign_in_jobs_and_containers_on_one_node_and_on_two(campaign: Campaign) -> None:
+    chat = {**CHAT, "axes": {"topology": ["same-node", "two-node"]}}
+    code = campaign.run(campaign.write(SEARCH, {**FILES, "repetitions": 2}, chat))
+    assert code == 0, campaign.said()
+    assert "5 valid" in campaign.log.read_text()
+    found = records(campaign.folder)
+    assert len(found) == 2 * 2 + 2 + 2 * 2
+    for record in found:
+        where = record["where"]
+        assert where["node"].startswith("mel")
+        assert campaign.accounted(where["slurm_job_id"]) == "COMPLETED"
+        assert len(where["images"]["aifbench"]) == 64
+        assert ("ollama" in where["images"]) == (record["benchmark"] == "inference")
+        two = record["input"].get("topology") == "two-node"
+        assert (where["client_node"] is not None) == two
+        assert where["client_node"] != where["node"]
+    page = (campaign.results / "report" / "index.html").read_text()
+    assert "apptainer" in page
+
+
+def test_scancel_of_a_running_batch(campaign: Campaign) -> None:
+    process = campaign.start(campaign.write(FILES))
+    job = campaign.wait_for_records(2)
+    campaign.ask("scancel", job)
+    wait_for(lambda: campaign.statuses()[0] == "terminated", 5)
+    assert process.wait(200) == 0, campaign.said()
+    assert "CANCELLED" in campaign.accounted(job)
+    assert campaign.statuses() == ["terminated", "ok"]
+    expect_whole(campaign, 16)
+
+
+def test_the_time_limit(campaign: Campaign) -> None:
+    suite = {**FILES, "repetitions": 60}
+    process = campaign.start(campaign.write(suite), "--set-resources", "storage_batch:runtime=1")
+    job = campaign.wait_for_records(2)
+    wait_for(lambda: campaign.statuses()[0] == "timeout", 150)
+    process.wait(300)
+    assert "TIMEOUT" in campaign.accounted(job)
+    assert campaign.statuses()[0] == "timeout"
+    assert set(measured(campaign.folder).values()) == {1}
+
+
+def test_a_node_that_goes_down(campaign: Campaign) -> None:
+    process = campaign.start(campaign.write(FILES))
+    job = campaign.wait_for_records(2)
+    node = campaign.ask("squeue", "--noheader", "--jobs", job, "--format", "%N")
+    try:
+        subprocess.run([str(CLUSTER), "node-down", node], check=True)
+        assert process.wait(300) == 0, campaign.said()
+    finally:
+        subprocess.run([str(CLUSTER), "node-up", node], check=True)
+    assert "NODE_FAIL" in campaign.accounted(job)
+    expect_whole(campaign, 16)
+    assert campaign.statuses()[-1] == "ok"
+
+
+def test_a_server_that_crashes(campaign: Campaign) -> None:
+    process = campaign.start(campaign.write({**CHAT, "repetitions": 8, "output_tokens": 32}))
+    campaign.wait_for_records(1)
+    (server,) = [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if reads(path).startswith("ollama serve")
+    ]
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: campaign.statuses()[0] == "server_crashed", 5 + 10)
+    assert process.wait(200) == 0, campaign.said()
+    assert campaign.statuses() == ["server_crashed", "ok"]
+    expect_whole(campaign, 8)
+
+
+def reads(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_a_server_that_never_becomes_ready(campaign: Campaign, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "aifbench.sif").symlink_to((campaign.shared / "images" / "aifbench.sif").resolve())
+    definition = tmp_path / "deaf.def"
+    definition.write_text(
+        "Bootstrap: {{ BOOTSTRAP }}\nFrom: {{ BASE }}\n\n%arguments\n    BOOTSTRAP=docker\n    BASE=none\n\n"
+        "%post\n    printf '#!/bin/sh\\nexec sleep 600\\n' > /usr/bin/ollama\n    chmod +x /usr/bin/ollama\n"
+    )
+    subprocess.run([str(HERE / "build-image"), str(definition), str(images / "ollama.sif")], check=True, timeout=300)
+    file = campaign.write(CHAT, limits={"server_ready_s": 3})
+    text = yaml.safe_load(file.read_text())
+    text["system"]["paths"]["images"] = str(images)
+    file.write_text(yaml.safe_dump(text))
+    campaign.run(campaign.write(CHAT), "--until", "model")  # with the real server, which the deaf one cannot import
+    file.write_text(yaml.safe_dump(text))
+    assert campaign.run(file, "--retries", "0") == 1
+    assert campaign.statuses() == ["server_not_ready"]
+    assert "no token from" in campaign.said()
+
+
+def test_the_main_process_killed_and_started_again(campaign: Campaign) -> None:
+    file = campaign.write({**FILES, "repetitions": 24})
+    process = campaign.start(file)
+    job = campaign.wait_for_records(2)
+    process.kill()
+    process.wait()
+    assert campaign.run(file, "--unlock") == 0
+    assert campaign.run(file) == 0, campaign.said()
+    assert campaign.accounted(job) == "COMPLETED"
+    expect_whole(campaign, 24)
+
+
+@pytest.mark.parametrize(("missing", "key"), [("image", "paths.images"), ("model", "engine.model")])
+def test_what_the_workflow_should_have_made_is_missing(
+    campaign: Campaign, tmp_path: Path, missing: str, key: str
+) -> None:
+    file = campaign.write(CHAT)
+    text = yaml.safe_load(file.read_text())
+    text["system"]["paths"]["images" if missing == "image" else "models"] = str(tmp_path / "empty")
+    file.write_text(yaml.safe_dump(text))
+    plan = make_plan(load_config([file]))
+    write_plan(plan, campaign.results)
+    (batch,) = plan.batches
+    command = ["python", "-m", "aifbench", "run", "--spec", str(campaign.results / "specs" / f"{batch}.json")]
+    command += ["--out", str(campaign.results / "batches" / batch)]
+    step = ["srun", "--account=p200000", "--partition=cpu", "--quiet"]
+    environment = {**campaign.environment, "PATH": f"{SNAKEMAKE.parent}:{campaign.environment['PATH']}"}
+    answer = subprocess.run([*step, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert campaign.statuses() == ["config_error"]
+    assert key in answer.stderr
+    assert f"aifbench {missing}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_full_disk_is_data_and_fails_the_gate(campaign: Campaign, tmp_path: Path) -> None:
+    small = tmp_path / "small-disk"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)], check=True)
+    try:
+        process = campaign.start(campaign.write({**FILES, "path": str(small), "repetitions": 12}), "--retries", "0")
+        campaign.wait_for_records(2)
+        (small / "somebody-elses").write_bytes(bytes(30 << 20))
+        assert process.wait(200) == 1
+        kinds = {record["error"]["kind"] for record in records(campaign.folder) if record["status"] == "failed"}
+        assert kinds == {"enospc"}
+        assert campaign.statuses() == ["partial"]
+        assert "1 failed" in campaign.said()
+        assert (campaign.results / "report" / "index.html").exists()
+        expect_whole(campaign, 12)
+        assert [path.name for path in small.iterdir()] == ["somebody-elses"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
