@@ -6,6 +6,7 @@ import time
 import pytest
 import yaml
 
+from aifbench.benchmark import benchmarks
 from tests.workflow.campaign import INFERENCE, RETRIEVAL, ROOT, STORAGE, command, measured, records, run, write
 
 
@@ -29,6 +30,7 @@ def test_all_three_benchmarks_from_yaml_to_report(tmp_path):
         "storage": ["write_time_s", "read_time_s"],
     }
     for record in records(tmp_path):
+        assert tuple(record["metrics"]) == benchmarks()[record["benchmark"]].params.metrics
         for name in headline[record["benchmark"]]:
             metric = record["metrics"][name]
             assert metric["value"] > 0
@@ -131,6 +133,11 @@ WRONG = [
     ({"suites": [{**STORAGE, "path": "/proc/nowhere"}]}, "suites[0].path"),
     ({"suites": [{**RETRIEVAL, "dataset": "no-such-set"}]}, "suites[0].dataset"),
     ({"suites": [{**RETRIEVAL, "clients": 65}]}, "suites[0].clients"),
+    ({"suites": [{**RETRIEVAL, "queries": True}]}, "suites[0].queries"),
+    (
+        {"suites": [{**RETRIEVAL, "repetitions": {"until": {"metric": "execution_time", "half_width": "5%"}}}]},
+        "suites[0].repetitions.until.metric",
+    ),
 ]
 
 

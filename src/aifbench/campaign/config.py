@@ -28,7 +28,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from aifbench.benchmark import Benchmark, benchmarks
-from aifbench.campaign.errors import ConfigError, unknown_key
+from aifbench.campaign.errors import ConfigError, nearest, unknown_key
 from aifbench.campaign.system import Slurm, System
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
@@ -248,8 +248,15 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
         if key in zipped or key in fixed:
             other = "zip" if key in zipped else "the suite"
             raise ConfigError(_join(prefix, f"axes.{key}"), None, f"given twice: in axes and in {other}", where=where)
+    keys = _validate(SuiteKeys, common, prefix, where)
+    until = keys.repetitions.until
+    if until is not None and until.metric not in benchmark.params.metrics:
+        near = nearest(until.metric, benchmark.params.metrics)
+        problem = f"{benchmark.name} has no such metric" + (f", did you mean '{near}'?" if near else "")
+        allowed = "" if near else ", ".join(benchmark.params.metrics)
+        raise ConfigError(_join(prefix, "repetitions.until.metric"), until.metric, problem, allowed, where)
     return Suite(
-        keys=_validate(SuiteKeys, common, prefix, where),
+        keys=keys,
         benchmark=benchmark,
         fixed=fixed,
         axes=axes,
@@ -277,6 +284,8 @@ class _Fields:
         """Return the validated value of field `name`."""
         if name not in self.names:
             raise unknown_key(key, name, self.names, self.where)
+        if isinstance(value, bool):  # YAML's `yes`: pydantic would take it for 1, and no parameter is a yes or no
+            raise ConfigError(key, value, "yes and no are no values of this key", where=self.where)
         try:
             return getattr(self._models[name](**{name: value}), name)
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -26,10 +27,16 @@ class ConfigError(Exception):
         return ConfigError(key, self.value, self.problem, self.allowed, where)
 
 
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that a wrong one most likely means, if there is one."""
+    found = get_close_matches(name, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
 def unknown_key(key: str, name: str, known: list[str], where: str = "") -> ConfigError:
     """Return the error for a key that nothing reads, with the nearest known key or the list of all."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"unknown key, did you mean '{near[0]}'?" if near else "unknown key"
+    near = nearest(name, known)
+    hint = f"unknown key, did you mean '{near}'?" if near else "unknown key"
     return ConfigError(key, None, hint, "" if near else ", ".join(sorted(known)), where)
 
 

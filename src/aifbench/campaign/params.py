@@ -37,6 +37,9 @@ class Params(BaseModel):
     label_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that name a case to a reader, most telling first."""
 
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics that a repetition yields; a stopping rule may name one of them."""
+
     @classmethod
     @cache
     def setup_names(cls) -> frozenset[str]:

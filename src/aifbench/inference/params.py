@@ -22,6 +22,15 @@ class InferenceParams(Params):
 
     label_fields: ClassVar[tuple[str, ...]] = ("engine", "topology", "prompt", "clients", "output_tokens", "cache")
 
+    metrics: ClassVar[tuple[str, ...]] = (
+        "time_to_first_token_s", "time_to_first_token_p50_s", "time_to_first_token_p90_s", "time_to_first_token_p95_s",
+        "time_to_first_token_p99_s", "tokens_generated_per_second", "time_per_output_token_s",
+        "tokens_generated_per_second_aggregate", "inter_token_latency_mean_s", "inter_token_latency_p50_s",
+        "inter_token_latency_p99_s", "inter_token_latency_max_s", "end_to_end_latency_s", "success_rate", "makespan_s",
+        "requests_per_second", "distinct_answers", "concurrency_achieved", "server_tokens_per_second",
+        "server_time_to_first_token_s", "time_to_first_token_residual_s", "prefill_tokens_per_second",
+    )  # fmt: skip
+
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")
     topology: Literal["same-node", "two-node"] = setup(
         "same-node", "`same-node`: clients beside the server; `two-node`: on a node of their own (Slurm only)"

@@ -50,6 +50,12 @@ class RetrievalParams(Params):
         "index", "search", "top_k", "clients", "batch_size", "threads", "dataset",
     )  # fmt: skip
 
+    metrics: ClassVar[tuple[str, ...]] = (
+        "execution_time_s", "queries_per_second", "cpu_per_query_s", "concurrency_achieved", "latency_mean_s",
+        "latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "latency_p999_s", "recall_at_k",
+        "recall_tie_at_k", "build_time_s", "train_time_s", "add_time_s", "index_bytes", "memory_bytes",
+    )  # fmt: skip
+
     dataset: str = setup(
         ..., f"`{'`, `'.join(KNOWN)}`, `{SYNTHETIC}`, or the path of a file of ann-benchmarks' HDF5 layout"
     )
@@ -57,13 +63,13 @@ class RetrievalParams(Params):
     dim: int | None = setup(None, f"dimension; needed for `{SYNTHETIC}`, otherwise that of the data", ge=1, le=65_536)
     metric: Literal["auto", "l2", "ip", "cosine"] = setup("auto", "distance; `auto` takes the one of the data set")
     index: str = setup(..., "FAISS index_factory string, such as `Flat`, `HNSW32` or `IVF1024,Flat`")
-    build_threads: int = setup(0, "OpenMP threads that build the index; 0 means all cores", ge=0)
+    build_threads: int = setup(0, "OpenMP threads that build the index; 0 means all cores", ge=0, le=1024)
     data_seed: int = setup(1, "seed of the shuffle, and of the generator of synthetic data", ge=0)
 
     top_k: int = vary(10, "neighbours asked for", ge=1, le=10_000)
     clients: int = vary(1, "concurrent searchers, each with one call in flight (closed loop)", ge=1)
     batch_size: int = vary(1, "queries in one search call", ge=1)
-    threads: int = vary(1, "OpenMP threads of one search call", ge=1)
+    threads: int = vary(1, "OpenMP threads of one search call", ge=1, le=1024)
     queries: int = vary(1000, "distinct queries, held out of the index, each answered once", ge=1)
     search: dict[str, int] = vary({}, "FAISS search parameters, such as nprobe or efSearch; empty: FAISS's defaults")
     recall_floor: float = vary(0.5, "a repetition with a lower mean recall is invalid", ge=0, le=1)

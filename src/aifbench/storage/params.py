@@ -32,6 +32,14 @@ class StorageParams(Params):
         "buffer",
     )
 
+    metrics: ClassVar[tuple[str, ...]] = (
+        "write_time_s", "write_io_s", "write_sync_s", "read_time_s", "write_bandwidth_mib_s",
+        "write_io_bandwidth_mib_s", "write_io_bandwidth_first_done_mib_s", "read_bandwidth_mib_s",
+        "read_bandwidth_first_done_mib_s", "write_iops", "read_iops", "write_latency_mean_ms", "write_latency_p50_ms",
+        "write_latency_p99_ms", "write_latency_max_ms", "read_latency_mean_ms", "read_latency_p50_ms",
+        "read_latency_p99_ms", "read_latency_max_ms",
+    )  # fmt: skip
+
     path: str | None = setup(
         None, "folder to test, made if it is missing; absent: `paths.target` of the system", min_length=1
     )
