@@ -101,17 +101,17 @@ make_tools() {
     say "downloading Slurm, munge, MariaDB and what builds images"
     local apt=$CACHE/apt/tools part=$TOOLS.part
     apt_configure tools
-    # Our own list of what is installed: the machine's without the packages that we want, so that they are downloaded
-    # even where they are installed, and their libraries only where the machine lacks them.
+    # Our own list of what is installed: the machine's without the packages that we want, so that they are downloaded even
+    # where they are installed, and their libraries only where the machine lacks them. Without dependencies, so that
+    # nothing in it can be broken.
     awk -v wanted=" ${TOOL_PACKAGES[*]} " '
-        BEGIN { RS = ""; ORS = "\n\n" }
-        { name = $0; sub(/^Package: /, "", name); sub(/\n.*/, "", name) }
-        name !~ /^slurm-wlm/ && index(wanted, " " name " ") == 0' /var/lib/dpkg/status >"$apt/status"
+        /^Package: / { skip = $2 ~ /^slurm-wlm/ || index(wanted, " " $2 " ") }
+        !skip && /^($|(Package|Status|Version|Architecture|Multi-Arch|Provides): )/' /var/lib/dpkg/status >"$apt/status"
     export APT_CONFIG=$apt.conf
     logged apt-update apt-get -q update
     find_mirror
     rm -f "$apt"/archives/*.deb
-    logged apt-download apt-get -q -y --no-install-recommends --fix-broken --download-only install "${TOOL_PACKAGES[@]}"
+    logged apt-download apt-get -q -y --no-install-recommends --download-only install "${TOOL_PACKAGES[@]}"
     unset APT_CONFIG
     apt_forget tools
 

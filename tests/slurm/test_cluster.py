@@ -70,6 +70,7 @@ class Campaign:
     def __init__(self, folder: Path, shared: Path, environment: dict[str, str]) -> None:
         self.folder, self.shared, self.environment = folder, shared, environment
         self.results = folder / "results" / "small"
+        self.processes: list[subprocess.Popen[str]] = []
 
     def write(self, *suites: dict[str, Any], **system: Any) -> Path:
         paths = {
@@ -93,7 +94,9 @@ class Campaign:
         ]  # fmt: skip
         self.log = self.folder / "snakemake.log"
         with self.log.open("a") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, text=True)
+            process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, text=True)
+        self.processes.append(process)
+        return process
 
     def run(self, file: Path, *arguments: str, timeout: float = 400) -> int:
         return self.start(file, *arguments).wait(timeout)
@@ -129,6 +132,10 @@ class Campaign:
 def campaign(tmp_path: Path, shared: Path, environment: dict[str, str]) -> Iterator[Campaign]:
     made = Campaign(tmp_path, shared, environment)
     yield made
+    for process in made.processes:
+        if process.poll() is None:  # the test failed before its end
+            process.send_signal(signal.SIGINT)
+            process.wait(120)
     left = made.jobs("PENDING,RUNNING,COMPLETING")
     for job in left:
         made.ask("scancel", job)
@@ -186,7 +193,7 @@ def test_scancel_of_a_running_batch(campaign: Campaign) -> None:
 
 
 def test_the_time_limit(campaign: Campaign) -> None:
-    suite = {**FILES, "repetitions": 60}
+    suite = {**FILES, "repetitions": 150}
     process = campaign.start(campaign.write(suite), "--set-resources", "storage_batch:runtime=1")
     job = campaign.wait_for_records(2)
     wait_for(lambda: campaign.statuses()[0] == "timeout", 150)
@@ -214,7 +221,9 @@ def test_a_server_that_crashes(campaign: Campaign) -> None:
     process = campaign.start(campaign.write({**CHAT, "repetitions": 8, "output_tokens": 32}))
     campaign.wait_for_records(1)
     (server,) = [
-        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if reads(path).startswith("ollama serve")
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if reads(path).split()[:2] in (["ollama", "serve"], ["/usr/bin/ollama", "serve"])
     ]
     os.kill(server, signal.SIGKILL)
     wait_for(lambda: campaign.statuses()[0] == "server_crashed", 5 + 10)
@@ -288,10 +297,12 @@ def test_what_the_workflow_should_have_made_is_missing(
 
 def test_a_full_disk_is_data_and_fails_the_gate(campaign: Campaign, tmp_path: Path) -> None:
     small = tmp_path / "small-disk"
+    suite = {**FILES, "path": str(small), "repetitions": 12}
+    file = campaign.write(suite, limits={"space_fraction": 1.0})
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)], check=True)
     try:
-        process = campaign.start(campaign.write({**FILES, "path": str(small), "repetitions": 12}), "--retries", "0")
+        process = campaign.start(file, "--retries", "0")
         campaign.wait_for_records(2)
         (small / "somebody-elses").write_bytes(bytes(30 << 20))
         assert process.wait(200) == 1

@@ -54,6 +54,12 @@ def test_product_zip_exclude_include(tmp_path):
     assert seen == [*expected, (50, 1, 1000, 100)]
 
 
+def test_an_exclude_that_leaves_nothing_out_is_a_mistake(tmp_path):
+    suite = {**RETRIEVAL, "axes": {"top_k": [1, 10]}, "exclude": [{"top_k": 1}, {"top_k": 11}]}
+    with pytest.raises(ConfigError, match=r"exclude\[1\]: no point of the matrix has top_k: \[11\]"):
+        plan_of(tmp_path, suite)
+
+
 def test_search_parameters_belong_to_their_index(tmp_path):
     suite = {key: value for key, value in RETRIEVAL.items() if key != "index"}
     suite |= {"axes": {"index": ["Flat", "HNSW32"]}, "search": {"HNSW32": {"efSearch": [16, 64]}}}

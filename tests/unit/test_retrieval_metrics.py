@@ -105,6 +105,28 @@ def test_queries_that_were_not_each_answered_once(columns):
     assert metrics["queries_per_second"].value is None
 
 
+LONG = raw((0, 0, 2, 0, 50_000_000), (1, 2, 2, 0, 50_000_000))
+"""Two clients, 50 ms each."""
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "cores", "disturbed"), [(0.099, 2, False), (0.085, 2, False), (0.05, 2, True), (0.05, 1, False)]
+)
+def test_clients_that_others_kept_from_their_cores_are_invalid(cpu_s, cores, disturbed):
+    facts = {"cpu_s": cpu_s, "cores": cores}
+    _, verdict = run(LONG, facts, clients=2, batch_size=2)
+    assert any("disturbed: 2 clients" in reason for reason in verdict.reasons) == disturbed
+    assert verdict.valid == (not disturbed)
+
+
+def test_the_instrument_of_the_execution_time_is_what_lies_outside_the_calls():
+    gap = raw((0, 0, 2, 0, 1_000_000), (0, 2, 2, 1_020_000, 2_000_000))
+    metrics, _ = run(gap, {"cpu_s": 0.002}, batch_size=2)
+    assert metrics["execution_time_s"].instrument == pytest.approx(20e-6)
+    assert metrics["queries_per_second"].instrument == pytest.approx(2000 * 0.01)
+    assert metrics["latency_mean_s"].instrument == pytest.approx(5e-8)
+
+
 @pytest.mark.parametrize(
     ("facts", "values", "reason"),
     [

@@ -9,6 +9,8 @@ rule plan:
         table=f"{RESULTS}/plan.md",
     log:
         f"{RESULTS}/logs/plan.log",
+    # First of all: with the plan there, the report can be made whenever the run ends.
+    priority: 100
     localrule: True
     conda:
         "../envs/aifbench.yaml"

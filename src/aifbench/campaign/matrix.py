@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from aifbench.campaign.config import Suite
+from aifbench.campaign.errors import ConfigError
 
 
 def points(suite: Suite) -> Iterator[dict[str, Any]]:
@@ -14,11 +15,19 @@ def points(suite: Suite) -> Iterator[dict[str, Any]]:
     names = list(suite.axes)
     zipped = list(suite.zipped)
     rows = list(zip(*suite.zipped.values(), strict=True)) if zipped else [()]
+    used: set[int] = set()
     for values in product(*suite.axes.values()):
         for row in rows:
             point = {**suite.fixed, **dict(zip(names, values, strict=True)), **dict(zip(zipped, row, strict=True))}
-            if not any(_matches(clause, point) for clause in suite.exclude):
+            out = [place for place, clause in enumerate(suite.exclude) if _matches(clause, point)]
+            used.update(out)
+            if not out:
                 yield point
+    for place, clause in enumerate(suite.exclude):
+        if place not in used:
+            key = f"{suite.prefix}.exclude[{place}]" if suite.prefix else f"exclude[{place}]"
+            shown = ", ".join(f"{name}: {values}" for name, values in clause.items())
+            raise ConfigError(key, None, f"no point of the matrix has {shown}", where=suite.where)
     for extra in suite.include:
         yield {**suite.fixed, **extra}
 

@@ -353,7 +353,10 @@ def _check_machine(plan: Plan) -> None:
 def write_specs(plan: Plan, folder: Path) -> None:
     """Write `specs/<batch>.json` where it has not this content yet: its time tells when the batch changed."""
     specs = folder / "specs"
-    specs.mkdir(parents=True, exist_ok=True)
+    try:
+        specs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("results", str(folder), f"cannot be written: {error.strerror}") from None
     for batch in plan.batches:
         path, content = specs / f"{batch}.json", orjson.dumps(plan.spec(batch), option=orjson.OPT_INDENT_2)
         if not path.exists() or path.read_bytes() != content:

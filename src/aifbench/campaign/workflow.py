@@ -33,9 +33,9 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
     try:
         plan = make_plan(load_config([Path(os.path.relpath(file)) for file in files], overrides))
         check(plan, machine=main)
+        if main:
+            write_specs(plan, plan.config.results)
     except ConfigError as error:
         print(f"aifbench: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
-    if main:
-        write_specs(plan, plan.config.results)
     return plan

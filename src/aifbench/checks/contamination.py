@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 NODE = "node"
+NOISY = "noisy:"
+"""First word of the note."""
 MOST_FOREIGN_CORES = 0.2
 """An idle Linux node with a login or two stays below it; one busy neighbour is far above."""
 
@@ -45,6 +47,6 @@ def contamination_notes(cores: Sequence[float | None]) -> list[str]:
     if not noisy:
         return []
     return [
-        f"noisy: in {len(noisy)} of {len(cores)} repetitions other processes used over {MOST_FOREIGN_CORES:g} cores "
+        f"{NOISY} in {len(noisy)} of {len(cores)} repetitions other processes used over {MOST_FOREIGN_CORES:g} cores "
         f"(at most {max(noisy):.1f})"
     ]

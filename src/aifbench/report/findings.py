@@ -13,8 +13,20 @@ from math import inf
 from statistics import median
 from typing import Any
 
+from aifbench.checks.contamination import NOISY
 from aifbench.report.charts import metric_name
-from aifbench.report.load import STATES, Case, Results, Value, alike, axis_name, axis_value, independent, varying
+from aifbench.report.load import (
+    STATES,
+    Case,
+    Results,
+    Value,
+    alike,
+    axis_name,
+    axis_value,
+    independent,
+    varying,
+    worst_of,
+)
 from aifbench.report.numbers import factor, fixed, number
 
 RECALL_TARGET = 0.95
@@ -23,6 +35,8 @@ GAIN = 1.05
 WIDE = 0.25
 """Half-width over value above which, in the median, the numbers are called badly repeatable."""
 EXACT_INDEX = "Flat"
+MANY_NOISY = 0.25
+"""Share of cases beside which other work ran, above which the first screen does not say yes."""
 NBSP = "\u00a0"
 """Keeps an axis and its value on one line."""
 
@@ -268,8 +282,8 @@ def fastest(cases: list[Case]) -> Finding | None:
         ("write_bandwidth_mib_s", "writing", cases),
         ("read_bandwidth_mib_s", "reading from cold" if cold else "reading from memory", cold or cases),
     ):
-        usable = [case for case in among if _sure(case, metric)]
-        if usable:
+        usable = [case for case in among if _sure(case, metric) and not _in_memory(case)]
+        if len(usable) > 1:
             best = max(usable, key=lambda case: _of(case, metric))
             where = Part(f" ({_settings(best, names)})")
             parts += [Part(f"; {what} is fastest at "), _link(best, metric, "MiB/s"), where]
@@ -277,6 +291,11 @@ def fastest(cases: list[Case]) -> Finding | None:
         return None
     first = parts[0].text.removeprefix("; ")
     return Finding("storage", "storage_bandwidth", (Part(first[:1].upper() + first[1:]), *parts[1:], Part(".")))
+
+
+def _in_memory(case: Case) -> bool:
+    """Whether a case was measured on a file system in memory, which says nothing about storage."""
+    return any(" is memory: " in note for note in case.notes)
 
 
 def block_size_effect(cases: list[Case]) -> Finding | None:
@@ -352,7 +371,7 @@ def trust(results: Results) -> list[tuple[Part, ...]]:
         for case in noted:
             for kind, note in {alike(note): note for note in case.notes}.items():
                 kinds.setdefault(kind, []).append(note)
-        common = max(kinds.values(), key=len)[0]
+        common = worst_of(max(kinds.values(), key=len))
         lines.append((Part(f"Cautions: {len(noted)} of {len(valid)} valid cases bear one; most often: {common}."),))
     notes = machine_notes(results)
     if notes:
@@ -386,7 +405,7 @@ def verdict(results: Results) -> str:
         if wide:
             text = f"All {total} cases passed every check, but they repeat badly: their main numbers carry"
             return f"{text} ± {_percent(typical)} in the median. Read them as orders of magnitude."
-        return f"Yes, as far as our checks reach: all {total} cases passed every one."
+        return _all_valid(results)
     counts = {state: results.count(state) for state in STATES if state != "valid"}
     others = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     if not valid:
@@ -397,6 +416,15 @@ def verdict(results: Results) -> str:
     if wide and typical is not None:
         marked += f" The valid ones repeat badly: ± {_percent(typical)} in the median."
     return f"{valid} of {total} cases passed every check. {marked}"
+
+
+def _all_valid(results: Results) -> str:
+    total = len(results.cases)
+    noisy = sum(any(note.startswith(NOISY) for note in case.notes) for case in results.cases)
+    if noisy > MANY_NOISY * total:
+        text = f"With care: all {total} cases passed every check, but beside {noisy} of them other work used the cores."
+        return f"{text} Run them again on a quiet node before you compare."
+    return f"Yes, as far as our checks reach: all {total} cases passed every one."
 
 
 def machine_notes(results: Results) -> list[str]:

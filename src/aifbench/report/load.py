@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,15 @@ def axis_value(axis: str, value: Any) -> str:
 def alike(text: str) -> str:
     """Return a text with its numbers taken out: what tells kinds of reasons and notes apart."""
     return _NUMBER.sub("#", text)
+
+
+def worst_of(texts: Sequence[str]) -> str:
+    """Return the text with the largest last number among texts that are alike but for their numbers."""
+
+    def numbers(text: str) -> list[float]:
+        return [float(found.rstrip(".,").replace(",", "")) for found in reversed(_NUMBER.findall(text))]
+
+    return max(texts, key=numbers)
 
 
 def varying(cases: list[Case]) -> list[str]:

@@ -33,6 +33,7 @@ from aifbench.report.load import (
     independent,
     load,
     varying,
+    worst_of,
 )
 from aifbench.report.numbers import fixed, number, scale_for
 from aifbench.report.timelines import Timeline, gpu_energy, timelines
@@ -153,7 +154,7 @@ class Section:
     charts: list[tuple[Chart, list[DrawnPanel]]]
     findings: list[Finding]
     cautions: list[tuple[str, int]]
-    """Kinds of notes in the verdicts: the first of its kind, and the number of cases that bear one."""
+    """Kinds of notes in the verdicts: the one with the largest number, and how many cases bear one."""
     counts: list[tuple[str, int]]
     axes: list[str]
     columns: list[str]
@@ -168,7 +169,7 @@ def _section(results: Results, name: str, found: list[Finding]) -> Section:
     for case in cases:
         for note in {alike(note): note for note in case.notes}.values():
             notes.setdefault(alike(note), []).append(note)
-    cautions = sorted(((first[0], len(first)) for first in notes.values()), key=lambda entry: -entry[1])
+    cautions = sorted(((worst_of(kind), len(kind)) for kind in notes.values()), key=lambda entry: -entry[1])
     drawn = [(chart, draw_panels(chart)) for chart in charts(results, name)]
     return Section(
         name=name,

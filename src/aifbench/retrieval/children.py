@@ -8,9 +8,12 @@ with several threads: its pool would not live on in the child.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
+
+from aifbench.runner.leash import die_with_parent
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -24,7 +27,7 @@ class Child:
 
     def __init__(self, target: Callable[..., None], *args: Any) -> None:
         self._connection, child_end = _FORK.Pipe()
-        self._process = _FORK.Process(target=_run, args=(target, child_end, args), daemon=True)
+        self._process = _FORK.Process(target=_run, args=(os.getpid(), target, child_end, args), daemon=True)
         self._process.start()
         child_end.close()
 
@@ -48,7 +51,8 @@ class Child:
             self._process.join()
 
 
-def _run(target: Callable[..., None], connection: Connection, args: tuple[Any, ...]) -> None:
+def _run(parent: int, target: Callable[..., None], connection: Connection, args: tuple[Any, ...]) -> None:
+    die_with_parent(parent)  # a fork does not inherit it: a killed worker would leave searchers spinning at their gate
     try:
         target(lambda value: connection.send(("value", value)), *args)
     except Exception as error:

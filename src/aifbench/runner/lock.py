@@ -65,7 +65,8 @@ class OwnerLock:
             try:
                 lives = nodes.job_lives(job)
             except nodes.NodesError as error:
-                raise Locked(f"Slurm job {job} on host {owner['host']} owns it, and Slurm is silent: {error}") from None
+                told = f"host {owner['host']} owns it (Slurm job {job}), and Slurm does not say whether that lives"
+                raise Locked(f"{told} ({error}); if it is gone, delete {self._path}") from None
             if lives:
                 raise Locked(f"Slurm job {job} on host {owner['host']} is running it", job)
         # Rename first: of two processes that see the same dead owner only one gets its lock.

@@ -27,6 +27,9 @@ PACKAGES = (
     "xllamacpp",
 )
 
+SOURCES = ("src", "workflow", "containers", "requirements")
+"""What of the checkout decides a number. A campaign file of the user beside them changes no source."""
+
 _GIT_TIMEOUT_S = 10
 
 
@@ -59,7 +62,7 @@ def _git(package: Path) -> dict[str, Any]:
     top = _ask(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top) / "src" / package.name != package:
         return {"commit": None, "dirty": None}
-    status = _ask(package, "status", "--porcelain")
+    status = _ask(Path(top), "status", "--porcelain", "--", *SOURCES)
     return {
         "commit": _ask(package, "rev-parse", "--verify", "HEAD"),
         "dirty": None if status is None else bool(status),
