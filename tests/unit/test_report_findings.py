@@ -149,8 +149,6 @@ def test_cases_beside_other_work_are_not_called_good(tmp_path):
     text = verdict(written(tmp_path / "r", cases))
     said = f"all {len(cases)} cases passed every check, but beside {len(cases) // 2} of them"
     assert text.startswith(f"With care: {said}")
-        f"With care: all {len(cases)} cases passed every check, but beside {len(cases) // 2} of them"
-    )
 
 
 def test_badly_repeatable_numbers_are_not_called_good(found):
