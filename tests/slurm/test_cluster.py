@@ -101,6 +101,28 @@ class Campaign:
     def run(self, file: Path, *arguments: str, timeout: float = 400) -> int:
         return self.start(file, *arguments).wait(timeout)
 
+    def run_one_batch(
+        self, suite: dict[str, Any], images: Path | None = None, models: Path | None = None, **system: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the only batch of a suite in a job, without the rules that make images and models."""
+        file = self.write(suite, **system)
+        text = yaml.safe_load(file.read_text())
+        text["system"]["paths"] |= {name: str(at) for name, at in (("images", images), ("models", models)) if at}
+        file.write_text(yaml.safe_dump(text))
+        plan = make_plan(load_config([file]))
+        write_plan(plan, self.results)
+        (batch,) = plan.batches
+        spec, out = self.results / "specs" / f"{batch}.json", self.results / "batches" / batch
+        step = ["srun", "--account=p200000", "--partition=cpu", "--quiet", "python", "-m", "aifbench", "run"]
+        return subprocess.run(
+            [*step, "--spec", str(spec), "--out", str(out)],
+            cwd=ROOT,
+            env={**self.environment, "PATH": f"{SNAKEMAKE.parent}:{self.environment['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def said(self) -> str:
         return self.log.read_text()[-4000:]
 
@@ -249,15 +271,12 @@ def test_a_server_that_never_becomes_ready(campaign: Campaign, tmp_path: Path) -
         "%post\n    printf '#!/bin/sh\\nexec sleep 600\\n' > /usr/bin/ollama\n    chmod +x /usr/bin/ollama\n"
     )
     subprocess.run([str(HERE / "build-image"), str(definition), str(images / "ollama.sif")], check=True, timeout=300)
-    file = campaign.write(CHAT, limits={"server_ready_s": 3})
-    text = yaml.safe_load(file.read_text())
-    text["system"]["paths"]["images"] = str(images)
-    file.write_text(yaml.safe_dump(text))
-    campaign.run(campaign.write(CHAT), "--until", "model")  # with the real server, which the deaf one cannot import
-    file.write_text(yaml.safe_dump(text))
-    assert campaign.run(file, "--retries", "0") == 1
+    campaign.run(campaign.write(CHAT), "--until", "model")  # with the real server
+    answer = campaign.run_one_batch(CHAT, limits={"server_ready_s": 3}, images=images)
+    assert answer.returncode == 1
     assert campaign.statuses() == ["server_not_ready"]
-    assert "no token from" in campaign.said()
+    assert "no token from" in answer.stderr
+    assert "server.log" in answer.stderr
 
 
 def test_the_main_process_killed_and_started_again(campaign: Campaign) -> None:
@@ -276,18 +295,8 @@ def test_the_main_process_killed_and_started_again(campaign: Campaign) -> None:
 def test_what_the_workflow_should_have_made_is_missing(
     campaign: Campaign, tmp_path: Path, missing: str, key: str
 ) -> None:
-    file = campaign.write(CHAT)
-    text = yaml.safe_load(file.read_text())
-    text["system"]["paths"]["images" if missing == "image" else "models"] = str(tmp_path / "empty")
-    file.write_text(yaml.safe_dump(text))
-    plan = make_plan(load_config([file]))
-    write_plan(plan, campaign.results)
-    (batch,) = plan.batches
-    command = ["python", "-m", "aifbench", "run", "--spec", str(campaign.results / "specs" / f"{batch}.json")]
-    command += ["--out", str(campaign.results / "batches" / batch)]
-    step = ["srun", "--account=p200000", "--partition=cpu", "--quiet"]
-    environment = {**campaign.environment, "PATH": f"{SNAKEMAKE.parent}:{campaign.environment['PATH']}"}
-    answer = subprocess.run([*step, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    empty = {"images" if missing == "image" else "models": tmp_path / "empty"}
+    answer = campaign.run_one_batch(CHAT, **empty)
     assert answer.returncode == 2
     assert campaign.statuses() == ["config_error"]
     assert key in answer.stderr
