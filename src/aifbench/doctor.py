@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,12 +34,11 @@ class Finding:
     todo: str = ""
 
 
-def examine(config: Config, *, job: bool = False, results: bool = True) -> Iterator[Finding]:
+def examine(config: Config, *, job: bool = False) -> Iterator[Finding]:
     """Yield the findings about the system of a campaign; with `job`, also those from inside a job of each partition."""
     system = config.system
-    folders = [("results", config.keys.results)] if results else []
     paths = system.paths
-    folders += [("paths.cache", paths.cache), ("paths.target", paths.target)]
+    folders = [("results", config.keys.results), ("paths.cache", paths.cache), ("paths.target", paths.target)]
     if system.container == "apptainer":
         folders += [("paths.images", paths.images), ("paths.models", paths.models)]
     for name, folder in folders:
@@ -189,15 +188,6 @@ def _ask(*argv: str) -> str | None:
 
 def _lines(text: str | None) -> list[str]:
     return [line.strip() for line in (text or "").splitlines() if line.strip()]
-
-
-def show(findings: Iterator[Finding], print_row: Callable[[Finding], None]) -> bool:
-    """Hand each finding to `print_row` as it comes; return whether none failed."""
-    good = True
-    for finding in findings:
-        print_row(finding)
-        good = good and finding.state != "fail"
-    return good
 
 
 if __name__ == "__main__":

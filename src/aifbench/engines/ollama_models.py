@@ -6,7 +6,6 @@ A short-lived server of our own does it, in the same container that will serve t
 from __future__ import annotations
 
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +24,9 @@ from aifbench.load.http import Target
 from aifbench.load.plain import get_json
 from aifbench.records.store import atomic_write
 from aifbench.runner.containers import Containers
-from aifbench.runner.process import Group
+from aifbench.runner.process import Group, free_port
 
+HOST = "127.0.0.1"
 READY_S = 120.0
 
 
@@ -46,7 +46,7 @@ def put_model(settings: Ollama, system: System, say: Callable[[str], None]) -> d
     file = _local_file(settings)
     with tempfile.TemporaryDirectory(prefix=".server-", dir=models) as name:
         folder = Path(name)
-        place = Place("127.0.0.1", _free_port(), system, folder)
+        place = Place(HOST, free_port(HOST), system, folder)
         containers = Containers(system, folder, [models])
         for error in containers.check(["ollama"]):
             raise error
@@ -115,10 +115,3 @@ def _wait(server: Group, endpoint: str, log: Path) -> None:
             return
         time.sleep(0.1)
     raise ModelError(f"the server did not answer within {READY_S:g} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -44,7 +44,7 @@ from aifbench.runner import nodes
 from aifbench.runner.console import Console
 from aifbench.runner.containers import Containers
 from aifbench.runner.lock import Locked, OwnerLock
-from aifbench.runner.process import Group
+from aifbench.runner.process import Group, free_port
 from aifbench.runner.rounds import WorkerProcess
 from aifbench.sampling.environment import environment
 from aifbench.sampling.provenance import provenance
@@ -286,7 +286,7 @@ class BatchRun:
         with self._phase("server_start"):
             home = (self.work_dir / "server").absolute()
             home.mkdir(parents=True, exist_ok=True)
-            place = Place(self.server_host, _free_port(self.server_host), self.spec.system, home)
+            place = Place(self.server_host, free_port(self.server_host), self.spec.system, home)
             command = server.command(setup, place)
             endpoint = server.endpoint(setup, place)
             started: Group | None = None
@@ -557,13 +557,6 @@ def _acquire(lock: OwnerLock, batch: str) -> None:
 
 def _timeout(expected_s: float) -> float:
     return max(CASE_TIMEOUT_FLOOR_S, CASE_TIMEOUT_FACTOR * expected_s)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _now() -> str:
