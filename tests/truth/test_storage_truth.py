@@ -37,7 +37,7 @@ def context(folder, target=None, seed=3):
         work_dir=folder / "work",
         cache_dir=folder,
         target_dir=target or folder / "target",
-        endpoint=None,
+        endpoints=(),
         progress=lambda records: None,
         log=print,
         phase=lambda name: None,
@@ -333,7 +333,7 @@ from aifbench.storage.params import StorageParams
 from aifbench.storage.worker import WORKER
 work, target = map(Path, sys.argv[1:])
 show = lambda name: print(name, flush=True)
-context = Context("storage", 0, 1, work, work, target, None, lambda records: None, print, show)
+context = Context("storage", 0, 1, work, work, target, (), lambda records: None, print, show)
 worker = WORKER(context)
 params = StorageParams(file_size="256MiB", block_size="64KiB", mode="buffered-cold", clients=2)
 worker.prepare(params)
@@ -408,3 +408,9 @@ def test_a_client_that_is_killed_fails_the_case(disk, monkeypatch):
     with pytest.raises(CaseFailed) as error:
         run(params(clients=2), disk)
     assert error.value.kind == "client_died"
+
+
+def test_stripes_on_a_file_system_without_them_are_said_to_be_left_out(disk):
+    measurement, _, verdict = run(params(mode="direct", stripe_count=4), disk)
+    assert measurement.facts["stripes"] is None
+    assert "stripe_count 4 has no meaning on" in " ".join(verdict.notes)

@@ -35,6 +35,7 @@ def facts(*, durable_ms=(40,), **values):
         "cache": {"residency": 0.0},
         "verify": [{"blocks": 2, "bad_blocks": 0, "first_problem": None}] * clients,
         "clock_pair_ns": 100.0,
+        "stripes": None,
         **values,
     }
 
@@ -159,3 +160,31 @@ def test_a_network_file_system_without_accounting_is_a_note_not_a_reason():
     _, verdict = evaluate(params(mode="buffered-cold"), raw(ONE), facts(**change))
     assert verdict.valid
     assert "residency is the only witness" in verdict.notes[0]
+
+
+LUSTRE = {"filesystem": {"type": "lustre", "device": None}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "reason"),
+    [
+        ({"stripe_count": 4}, {"count": 4, "size": MIB}, None),
+        ({"stripe_count": -1, "stripe_size": 4 * MIB}, {"count": 12, "size": 4 * MIB}, None),
+        ({}, {"count": 1, "size": MIB}, None),
+        ({"stripe_count": 4}, {"count": 1, "size": MIB}, "asked for 4 stripes of 1MiB, the files have 1 of 1MiB"),
+        ({"stripe_count": 4, "stripe_size": 4 * MIB}, {"count": 4, "size": MIB}, "the files have 4 of 1MiB"),
+        ({"stripe_count": 4}, None, "cannot be read"),
+        ({"stripe_count": 4}, {"layout": "other"}, "cannot be read"),
+    ],
+)
+def test_files_that_lie_otherwise_than_asked_are_invalid(asked, found, reason):
+    _, verdict = evaluate(params(**asked), raw(ONE), facts(**LUSTRE, stripes=found))
+    assert verdict.valid == (reason is None)
+    if reason:
+        assert reason in verdict.reasons[0]
+
+
+def test_stripes_elsewhere_are_a_note():
+    _, verdict = evaluate(params(stripe_count=4), raw(ONE), facts())
+    assert verdict.valid
+    assert "stripe_count 4 has no meaning on ext4" in verdict.notes[0]

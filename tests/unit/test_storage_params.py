@@ -32,6 +32,9 @@ def test_file_per_client_multiplies_bytes_and_shared_divides_blocks():
         ({"block_size": 3 * MIB}, "file_size"),
         ({"file_size": 47008 * 4, "block_size": 47008, "mode": "direct"}, "block_size"),
         ({"file_size": "3MiB", "clients": 2, "layout": "shared"}, "clients"),
+        ({"stripe_count": 0}, "stripe_count"),
+        ({"stripe_count": 4, "stripe_size": "100KiB"}, "stripe_size"),
+        ({"stripe_size": "4MiB"}, "stripe_size"),
     ],
 )
 def test_fields_that_do_not_fit_are_named(values, start):

@@ -1,13 +1,11 @@
-"""Facts about the file system under test: type, options, device, space, stripe, direct-I/O alignment."""
+"""Facts about the file system under test: type, options, device, space, direct-I/O alignment."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import re
-import shutil
 import struct
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ _AT_FDCWD = -100
 _STATX_DIOALIGN = 0x2000
 _STATX_SIZE = 256
 _STATX_DIO_OFFSET = 0x98  # stx_dio_mem_align, stx_dio_offset_align (linux/stat.h)
-_LFS_TIMEOUT_S = 10
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -31,7 +28,6 @@ def describe(directory: Path) -> dict[str, Any]:
         "total_bytes": space.f_frsize * space.f_blocks or None,
         "free_bytes": free_bytes(directory),
         "device": _device(os.stat(directory).st_dev),
-        "stripe": _stripe(directory) if mount["type"] == "lustre" else None,
     }
 
 
@@ -108,23 +104,6 @@ def _device(number: int) -> dict[str, Any] | None:
         "virtual": bool(re.match(r"(vd|xvd|nbd)", name))
         or _text(folder / "device/vendor") in {"QEMU", "VMware", "Msft"},
     }
-
-
-def _stripe(directory: Path) -> str | None:
-    command = shutil.which("lfs")
-    if command is None:
-        return None
-    try:
-        answer = subprocess.run(
-            [command, "getstripe", "-y", "-d", str(directory)],
-            capture_output=True,
-            text=True,
-            timeout=_LFS_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
 
 
 def _text(path: Path) -> str | None:

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.benchmark import Raw
+from aifbench.campaign.units import format_size
 from aifbench.checks.cold import cold_read, direct_read, warm_read
 from aifbench.records.models import Metric, Validity
 from aifbench.stats.quantiles import quantile_metric
 from aifbench.storage.params import MIB, StorageParams
+from aifbench.storage.stripes import EVERY, FILE_SYSTEM
 
 WRITE, READ = 0, 1
 """Values of the raw column `phase`."""
@@ -149,7 +151,7 @@ def _latencies(name: str, latency_ms: NDArray[np.float64], instrument: float) ->
 
 
 def _verdict(params: StorageParams, facts: Mapping[str, Any], write: _Phase, read: _Phase) -> Validity:
-    reasons, notes = _read_origin(params, facts)
+    reasons, notes = (a + b for a, b in zip(_read_origin(params, facts), _stripes(params, facts), strict=True))
     expected = params.blocks_per_client * params.clients
     for name, phase in (("write", write), ("read", read)):
         if phase.end.size != expected:
@@ -184,6 +186,22 @@ def _read_origin(params: StorageParams, facts: Mapping[str, Any]) -> tuple[list[
     if params.mode == "buffered-cold":
         return cold_read(residency, read_bytes, params.total_bytes, fs_type)
     return direct_read(read_bytes, params.total_bytes, fs_type)
+
+
+def _stripes(params: StorageParams, facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare the stripes that a case asks for with those that its first file has."""
+    asked, fs_type, found = params.stripe_count, facts["filesystem"]["type"], facts["stripes"]
+    if asked is None:
+        return [], []
+    if fs_type != FILE_SYSTEM:
+        return [], [f"stripe_count {asked} has no meaning on {fs_type} and was left out"]
+    if found is None or "count" not in found:
+        return [f"asked for {asked} stripes; how many the files have cannot be read"], []
+    wrong_count = asked != EVERY and found["count"] != asked
+    if wrong_count or found["size"] != params.stripe_size:
+        there = f"{found['count']} of {format_size(found['size'])}"
+        return [f"asked for {asked} stripes of {format_size(params.stripe_size)}, the files have {there}"], []
+    return [], [f"{found['count']} stripes of {format_size(found['size'])}"]
 
 
 def _start_skew_s(phase: _Phase) -> float:

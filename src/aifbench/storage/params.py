@@ -12,6 +12,8 @@ from aifbench.campaign.params import Params, setup, vary
 from aifbench.campaign.units import Size, format_size
 
 MIB = 1 << 20
+STRIPE_UNIT = 64 << 10
+"""Lustre's stripes are multiples of this many bytes."""
 PAGE = 4096
 """Alignment of offsets, lengths and addresses in direct mode, and the distance of two stamps in the data (bytes)."""
 
@@ -30,6 +32,8 @@ class StorageParams(Params):
         "layout",
         "pattern",
         "buffer",
+        "stripe_count",
+        "stripe_size",
     )
 
     metrics: ClassVar[tuple[str, ...]] = (
@@ -62,6 +66,21 @@ class StorageParams(Params):
     buffer: Literal["huge", "page"] = vary(
         "huge", "memory of the clients: transparent huge pages (2 MiB aligned), or 4 KiB pages as fio has by default"
     )
+
+    stripe_count: int | None = vary(
+        None, "Lustre: targets over which each file is spread, -1 for all; absent: as the folder has it", ge=-1, le=2000
+    )
+    stripe_size: Size = vary(MIB, "Lustre: bytes on one target before the next; used with `stripe_count`", le=1 << 32)
+
+    @model_validator(mode="after")
+    def _stripes_fit(self) -> StorageParams:
+        if self.stripe_count == 0:
+            raise ValueError("stripe_count must be 1 or more, or -1 for all targets")
+        if self.stripe_size % STRIPE_UNIT:
+            raise ValueError(f"stripe_size must be a multiple of {format_size(STRIPE_UNIT)}")
+        if self.stripe_count is None and self.stripe_size != MIB:
+            raise ValueError("stripe_size needs a stripe_count")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> StorageParams:

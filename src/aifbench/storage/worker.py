@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from aifbench.benchmark import Context, Measurement, Worker
+from aifbench.benchmark import CaseFailed, Context, Measurement, Worker
 from aifbench.campaign.params import Params
+from aifbench.campaign.units import format_size
 from aifbench.log import WARNING
 from aifbench.storage import cache_state
 from aifbench.storage.client import failed
-from aifbench.storage.filesystem import describe, direct_alignment
+from aifbench.storage.filesystem import describe, direct_alignment, mount_of
 from aifbench.storage.group import Group
 from aifbench.storage.metrics import READ, WRITE
 from aifbench.storage.params import StorageParams
+from aifbench.storage.stripes import FILE_SYSTEM, set_stripes, stripes_of
 from aifbench.storage.workspace import data_file, remove_leftovers, workspace
 
 
@@ -58,10 +60,22 @@ class StorageWorker(Worker):
     def _owner(self) -> str:
         return str(self.context.work_dir.resolve())
 
+    def _spread(self, params: StorageParams, folder: Path) -> None:
+        """Set the stripes that the case asks for; other file systems than Lustre have none."""
+        if params.stripe_count is None or mount_of(folder)["type"] != FILE_SYSTEM:
+            return
+        try:
+            set_stripes(folder, params.stripe_count, params.stripe_size)
+        except OSError as error:
+            size = format_size(params.stripe_size)
+            refused = f"Lustre refuses {params.stripe_count} stripes of {size}: {error.strerror}"
+            raise CaseFailed("stripes", refused) from error
+
     def _target(self, params: StorageParams) -> Path:
         return self.context.target_dir if params.path is None else Path(params.path)
 
     def _measure(self, params: StorageParams, folder: Path) -> Measurement:
+        self._spread(params, folder)
         shared = params.layout == "shared"
         files = [data_file(folder, client, shared) for client in range(1 if shared else params.clients)]
         if shared:
@@ -85,6 +99,7 @@ class StorageWorker(Worker):
             facts={
                 "filesystem": describe(folder),
                 "direct_alignment": direct_alignment(files[0]),
+                "stripes": stripes_of(files[0]),
                 "clients": prepared,
                 "write": [result["marks"] for result in written],
                 "read": [result["marks"] for result in read],
