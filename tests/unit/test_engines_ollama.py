@@ -3,8 +3,10 @@
 import orjson
 import pytest
 
+from aifbench.benchmark import Place
+from aifbench.campaign.system import System
 from aifbench.engines.base import Answer, Ask
-from aifbench.engines.ollama import OllamaAdapter
+from aifbench.engines.ollama import OllamaAdapter, command
 from aifbench.engines.settings import Ollama
 
 MS = 1_000_000
@@ -89,3 +91,15 @@ def test_seed_zero_would_be_random() -> None:
     values = orjson.loads(body)
     assert values["options"]["seed"] == 1
     assert values["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [(2, "2,3"), (0, "-1")])
+def test_a_server_sees_its_own_gpus_and_no_other(tmp_path, gpus, visible):
+    place = Place("127.0.0.1", 4711, System(name="here"), tmp_path, ("2", "3")[:gpus])
+    made = command(Ollama.model_validate({"kind": "ollama", "model": "m", "gpus": gpus}), place)
+    assert (made.gpus, made.environment["CUDA_VISIBLE_DEVICES"]) == (gpus, visible)
+
+
+def test_threads_are_left_to_ollama_unless_they_are_given():
+    assert b"num_thread" not in adapter().request(Ask("a", 8, 0.0, 1))
+    assert b'"num_thread":6' in adapter(threads=6).request(Ask("a", 8, 0.0, 1))

@@ -30,8 +30,8 @@ ROWS = [  # client, send, tokens, end
 FACTS: dict[str, Any] = {
     "calibration": {"ttft_error_s": {"bound": 0.0002}, "gap_error_s": {"bound": 0.0001}},
     "fixes_length": True,
-    "server_state_before": None,
-    "server_state_after": None,
+    "server_states_before": [None],
+    "server_states_after": [None],
     "warmup_requests": 2,
     "warmup_failed": 0,
     "clock_offset_start_ns": 5,

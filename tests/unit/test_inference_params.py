@@ -65,7 +65,7 @@ def test_identity_follows_the_text() -> None:
     one, other = InferenceParams(prompt_text="a"), InferenceParams(prompt_text="b")
     assert one.identity() != other.identity()
     assert one.setup_identity() == other.setup_identity()
-    assert one.setup_names() == {"engine", "topology"}
+    assert one.setup_names() == {"engine", "servers", "topology"}
 
 
 def test_slug_names_engine_and_model() -> None:

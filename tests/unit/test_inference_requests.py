@@ -18,21 +18,27 @@ def content(payload: bytes) -> str:
 
 
 def test_warm_same_sends_one_and_the_same_request() -> None:
-    measured, warmup = payloads(ENGINE, WARM, 7, "measure"), payloads(ENGINE, WARM, 7, "warmup")
+    measured, warmup = payloads([ENGINE], WARM, 7, "measure"), payloads([ENGINE], WARM, 7, "warmup")
     assert [len(row) for row in measured] == [3, 3]
     assert [len(row) for row in warmup] == [1, 1]
     assert len({payload for row in measured + warmup for payload in row}) == 1
     assert content(measured[0][0]) == "Tell me"
 
 
+def test_each_client_asks_his_own_server() -> None:
+    other = OpenAIAdapter("http://other", OpenAI(kind="openai", url="http://other", model="m"))
+    rows = payloads([ENGINE, other], WARM.model_copy(update={"clients": 3}), 7, "measure")
+    assert [b"Host: other" in row[0] for row in rows] == [False, True, False]
+
+
 def test_cold_puts_another_nonce_in_front_of_each_request() -> None:
-    both = [content(p) for part in ("measure", "warmup") for row in payloads(ENGINE, COLD, 7, part) for p in row]
+    both = [content(p) for part in ("measure", "warmup") for row in payloads([ENGINE], COLD, 7, part) for p in row]
     assert len(set(both)) == 8
     assert all(text.startswith("[") and text.endswith("] Tell me") for text in both)
     assert len({text[:3] for text in both}) > 1  # they differ from the first characters on
-    again = [content(p) for row in payloads(ENGINE, COLD, 7, "measure") for p in row]
+    again = [content(p) for row in payloads([ENGINE], COLD, 7, "measure") for p in row]
     assert again == both[:6]
-    assert content(payloads(ENGINE, COLD, 8, "measure")[0][0]) != again[0]
+    assert content(payloads([ENGINE], COLD, 8, "measure")[0][0]) != again[0]
 
 
 def test_starts_are_staggered_and_seeded() -> None:

@@ -50,7 +50,7 @@ def server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Targ
 
 
 def run(handler: Handler, requests: int = 3, clients: int = 1, timeout_s: float = 5.0, reuse: bool = True):
-    with server(handler) as target, StreamingClient(target, clients, reuse=reuse) as client:
+    with server(handler) as target, StreamingClient([target], clients, reuse=reuse) as client:
         return client.run([[REQUEST] * requests] * clients, [0.0] * clients, timeout_s)
 
 
@@ -67,6 +67,22 @@ def test_connections_are_reused_and_order_is_kept() -> None:
         assert load.start_ns <= exchange.scheduled_ns <= exchange.send_ns <= exchange.sent_ns <= load.end_ns
         assert exchange.send_ns <= exchange.pieces[0][0] <= exchange.end_ns <= load.end_ns
         assert body_pieces(exchange.pieces)[1][-1][1] == b"ok"
+
+
+def test_clients_are_spread_over_the_servers() -> None:
+    asked: list[set[int]] = [set(), set()]
+
+    def handler(place: int) -> Handler:
+        def answer(connection: socket.socket, number: int) -> None:
+            asked[place].add(connection.getpeername()[1])
+            connection.sendall(OK)
+
+        return answer
+
+    with server(handler(0)) as one, server(handler(1)) as two, StreamingClient([one, two], 5) as client:
+        load = client.run([[REQUEST] * 2] * 5, [0.0] * 5, 5.0)
+    assert [e.error for e in load.exchanges] == [None] * 10
+    assert [len(ports) for ports in asked] == [3, 2]
 
 
 def test_without_reuse_each_request_has_its_own_connection() -> None:
@@ -148,7 +164,7 @@ def test_status_is_not_an_error_of_the_transport() -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with StreamingClient(Target("127.0.0.1", port, False, ""), 2) as client:
+    with StreamingClient([Target("127.0.0.1", port, False, "")], 2) as client:
         load = client.run([[REQUEST] * 1500] * 2, [0.0, 0.0], 5.0)
     assert len(load.exchanges) == 3000
     assert {e.error for e in load.exchanges} == {"connect"}
@@ -162,7 +178,7 @@ def test_large_request_and_answer_in_pieces() -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     request = b"GET / HTTP/1.1\r\nX: " + b"y" * 6_000_000 + b"\r\n\r\n"
-    with server(handler) as target, StreamingClient(target, 1) as client:
+    with server(handler) as target, StreamingClient([target], 1) as client:
         (exchange,) = client.run([[request]], [0.0], 30.0).exchanges
     assert exchange.error is None
     assert sum(len(data) for _, data in body_pieces(exchange.pieces)[1]) == len(body)
@@ -174,7 +190,7 @@ def test_connection_closed_while_idle_is_opened_again_before_the_run() -> None:
         if number == 0:
             connection.close()
 
-    with server(handler) as target, StreamingClient(target, 1) as client:
+    with server(handler) as target, StreamingClient([target], 1) as client:
         client.run([[REQUEST]], [0.0], 5.0)
         sock = client._clients[0].sock
         assert sock is not None
@@ -186,7 +202,7 @@ def test_connection_closed_while_idle_is_opened_again_before_the_run() -> None:
 
 
 def test_a_client_without_requests_is_left_alone() -> None:
-    with server(lambda c, _: c.sendall(OK)) as target, StreamingClient(target, 2) as client:
+    with server(lambda c, _: c.sendall(OK)) as target, StreamingClient([target], 2) as client:
         load = client.run([[], [REQUEST]], [0.0, 0.0], 5.0)
     assert [(e.client, e.error) for e in load.exchanges] == [(1, None)]
 
@@ -223,17 +239,17 @@ def test_tls_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with server(handler, context) as plain:
         target = Target("localhost", plain.port, True, "")
-        with StreamingClient(target, 1) as client:
+        with StreamingClient([target], 1) as client:
             load = client.run([[REQUEST] * 3], [0.0], 10.0)
         assert load.stamp_source == "read"
         # The second answer's connection ends without a word: the third request finds out, or opens a new one.
         assert [e.error for e in load.exchanges[:2]] == [None, None]
         assert load.exchanges[2].error in {None, "early_close", "reset"}
         assert sum(len(data) for _, data in body_pieces(load.exchanges[0].pieces)[1]) == len(body)
-        with StreamingClient(target, 1, reuse=False) as client:
+        with StreamingClient([target], 1, reuse=False) as client:
             load = client.run([[REQUEST] * 3], [0.0], 10.0)
         assert [(e.error, e.connection_reused) for e in load.exchanges] == [(None, False)] * 3
         monkeypatch.delenv("SSL_CERT_FILE")
-        with StreamingClient(target, 1) as client:
+        with StreamingClient([target], 1) as client:
             load = client.run([[REQUEST] * 2], [0.0], 10.0)
         assert [e.error for e in load.exchanges] == ["tls"] * 2  # nobody vouches for this certificate

@@ -25,7 +25,7 @@ def context(folder):
         work_dir=folder / "work",
         cache_dir=folder / "cache",
         target_dir=folder / "target",
-        endpoint=None,
+        endpoints=(),
         progress=lambda records: None,
         log=lambda level, message: None,
         phase=lambda name: None,

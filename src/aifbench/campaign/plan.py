@@ -331,7 +331,7 @@ def _check_system(plan: Plan) -> None:
             raise ConfigError(_key(suite, "topology"), "two-node", f"{where} is one machine", "same-node", suite.where)
         most = system.node.gpus if system.node is not None else None
         if most is not None and params.gpus() > most:
-            problem = f"more GPUs than a node of {where} has"
+            problem = f"more GPUs in all servers than a node of {where} has"
             raise ConfigError(_key(suite, "engine.gpus"), params.gpus(), problem, f"at most {most}", suite.where)
 
 

@@ -1,4 +1,4 @@
-"""Did the server stay what it was while it was measured? Pure."""
+"""Did the servers stay what they were while they were measured? Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ State = Mapping[str, Any] | None
 """{context, bytes, gpu_bytes} of the loaded model; None where the server does not tell or has none loaded."""
 
 
-def server_changed(before: State, after: State, gpus: int, load_ms: Sequence[float | None]) -> list[str]:
-    """Return the reasons against figures of a server that moved, lost or reloaded its model, or left its GPUs unused.
+def servers_changed(
+    before: Sequence[State], after: Sequence[State], gpus: int | None, load_ms: Sequence[float | None]
+) -> list[str]:
+    """Return the reasons against figures of servers that moved, lost or reloaded their model, or left GPUs unused.
 
-    `before` and `after` are from both ends of the repetition, `load_ms` the loading times that its requests report.
+    `before` and `after` have one entry per server, from both ends of the repetition; `gpus` is how many the servers
+    were given, None where that is not ours to know; `load_ms` are the loading times that the requests report.
     """
     reasons = []
-    if (before is None) != (after is None):
-        reasons.append(f"the model was {'loaded' if before is None else 'unloaded'} while it was measured")
-    elif before is not None and after is not None and dict(before) != dict(after):
-        changed = ", ".join(f"{key} {before[key]} to {after[key]}" for key in before if before[key] != after.get(key))
-        reasons.append(f"the loaded model changed while it was measured: {changed}")
-    if gpus and after is not None and after["bytes"] and after["gpu_bytes"] < after["bytes"]:
-        share = after["gpu_bytes"] / after["bytes"]
-        reasons.append(f"only {share:.0%} of the model is on a GPU: the rest is computed on the cores")
+    for number, (first, last) in enumerate(zip(before, after, strict=True), 1):
+        of = f" of server {number}" if len(before) > 1 else ""
+        if (first is None) != (last is None):
+            reasons.append(f"the model{of} was {'loaded' if first is None else 'unloaded'} while it was measured")
+        elif first is not None and last is not None and dict(first) != dict(last):
+            changed = ", ".join(f"{key} {first[key]} to {last[key]}" for key in first if first[key] != last.get(key))
+            reasons.append(f"the loaded model{of} changed while it was measured: {changed}")
+        if gpus is not None and last is not None and last["bytes"]:
+            share = (last["gpu_bytes"] or 0) / last["bytes"]
+            if gpus and share < 1:
+                reasons.append(f"only {share:.0%} of the model{of} is on a GPU: the rest is computed on the cores")
+            elif not gpus and share > 0:
+                reasons.append(f"{share:.0%} of the model{of} is on a GPU, but the server was given none")
     again = sum(value is not None and value == value and value > RELOAD_MS for value in load_ms)  # noqa: PLR0124
     if again:
         reasons.append(f"{again} of {len(load_ms)} requests had to load the model (over {RELOAD_MS:g} ms)")

@@ -37,13 +37,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def threads(settings: LlamaCpp) -> int:
-    """Return the number of compute threads: as asked, or one per core that this process may use."""
-    return settings.threads or max(1, len(os.sched_getaffinity(0)))
+def threads(settings: LlamaCpp, servers: int = 1) -> int:
+    """Return the compute threads of each of `servers`: as asked, or its share of the cores of this process."""
+    return settings.threads or max(1, len(os.sched_getaffinity(0)) // servers)
 
 
-def command(settings: LlamaCpp, place: Place) -> Command:
-    """Return the command that serves the model at `place`."""
+def command(settings: LlamaCpp, place: Place, servers: int = 1) -> Command:
+    """Return the command of one of `servers` that serves the model at `place`."""
     path = model_path(settings.model)
     if path is None:
         raise FileNotFoundError(f"model {settings.model} is not here")
@@ -53,7 +53,7 @@ def command(settings: LlamaCpp, place: Place) -> Command:
         "--port": place.port,
         "--slots": settings.slots,
         "--context": settings.context,
-        "--threads": threads(settings),
+        "--threads": threads(settings, servers),
     }
     listed = [str(part) for option in options.items() for part in option]
     return Command.python("aifbench.engines.llamacpp_server", *listed, reads=(path.resolve(),))

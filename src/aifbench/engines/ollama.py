@@ -19,6 +19,9 @@ from aifbench.load.events import Pieces, ndjson
 from aifbench.load.plain import get_json
 
 MS_PER_NS = 1e-6
+DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+NO_DEVICE = "-1"
+"""Ollama takes every GPU that it finds; with this it finds none."""
 SHOWN = ("family", "parameter_size", "quantization_level", "format")
 
 
@@ -46,6 +49,7 @@ def command(settings: Ollama, place: Place) -> Command:
             "OLLAMA_MAX_LOADED_MODELS": "1",
             "OLLAMA_NOPRUNE": "1",
             "OLLAMA_NO_CLOUD": "1",
+            **{name: ",".join(place.devices) if settings.gpus else NO_DEVICE for name in DEVICES},
             "HOME": str(place.home),
         },
         reads=(models,),
@@ -74,6 +78,7 @@ class OllamaAdapter(Adapter):
                 "num_ctx": self.settings.context,
                 "temperature": ask.temperature,
                 "seed": ask.seed or 1,  # 0 asks for a random seed
+                **({"num_thread": self.settings.threads} if self.settings.threads else {}),
             },
         }
         return self.target.request(f"/api/{self.settings.api}", orjson.dumps(body))

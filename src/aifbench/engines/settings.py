@@ -37,7 +37,9 @@ class LlamaCpp(_Engine):
     slots: int = Field(
         8, ge=1, le=256, description="sequences that are decoded in parallel; more clients wait in a queue"
     )
-    threads: int = Field(0, ge=0, le=1024, description="compute threads; 0: one per core that the job may use")
+    threads: int = Field(
+        0, ge=0, le=1024, description="compute threads; 0: one per core that the job may use, shared by all `servers`"
+    )
     context: int = Field(2048, ge=128, description="context per slot in tokens (prompt and answer)")
 
 
@@ -76,7 +78,8 @@ class Ollama(_Engine):
     parallel: int = Field(
         4, ge=1, le=512, description="requests that the batch's own server answers at once (OLLAMA_NUM_PARALLEL)"
     )
-    gpus: int = Field(0, ge=0, le=16, description="GPUs of the batch's own server; 0: it computes on the cores")
+    gpus: int = Field(0, ge=0, le=16, description="GPUs of each server of the batch; 0: it computes on the cores")
+    threads: int = Field(0, ge=0, le=1024, description="compute threads (num_thread); 0: as Ollama chooses")
     api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
     context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
     keep_alive: str = Field(

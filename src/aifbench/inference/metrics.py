@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aifbench.benchmark import Raw
 from aifbench.checks.cache import cache_state
 from aifbench.checks.load import SteadyWindow, steady_window
-from aifbench.checks.server import server_changed
+from aifbench.checks.server import servers_changed
 from aifbench.inference.params import InferenceParams
 from aifbench.records.models import Metric, Validity
 from aifbench.stats.quantiles import quantile_metric
@@ -50,10 +50,10 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
         *failures(requests),
         *closed_loop(window, params.clients),
         *rates_agree(requests),
-        *server_changed(
-            facts["server_state_before"],
-            facts["server_state_after"],
-            params.gpus(),
+        *servers_changed(
+            facts["server_states_before"],
+            facts["server_states_after"],
+            params.gpus() if params.starts_server else None,
             requests.good("server_load_ms").tolist(),
         ),
         *(length_reached(requests, params.output_tokens) if facts["fixes_length"] else []),
@@ -321,9 +321,11 @@ def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, An
     """Return what a reader should know but what does not make the figures wrong."""
     notes = []
     slots = {"llamacpp": "slots", "ollama": "parallel"}.get(params.engine.kind)
-    if params.starts_server and slots and params.clients > getattr(params.engine, slots):
-        served = getattr(params.engine, slots)
+    served = params.servers * getattr(params.engine, slots, 0) if slots else 0
+    if params.starts_server and slots and params.clients > served:
         notes.append(f"{params.clients} clients, {served} served at once: times to first token contain a queue")
+    if params.clients < params.servers:
+        notes.append(f"{params.servers - params.clients} of {params.servers} servers had no client")
     if facts["warmup_failed"]:
         notes.append(f"{facts['warmup_failed']} of {facts['warmup_requests']} warm-up requests failed")
     step_s = (facts["clock_offset_end_ns"] - facts["clock_offset_start_ns"]) / 1e9

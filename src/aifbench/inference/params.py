@@ -20,7 +20,9 @@ CHARACTERS_PER_TOKEN = 4
 class InferenceParams(Params):
     """One point of an inference suite: `clients` closed loops of `requests` requests each."""
 
-    label_fields: ClassVar[tuple[str, ...]] = ("engine", "topology", "prompt", "clients", "output_tokens", "cache")
+    label_fields: ClassVar[tuple[str, ...]] = (
+        "engine", "servers", "topology", "prompt", "clients", "output_tokens", "cache",
+    )  # fmt: skip
 
     metrics: ClassVar[tuple[str, ...]] = (
         "time_to_first_token_s", "time_to_first_token_p50_s", "time_to_first_token_p90_s", "time_to_first_token_p95_s",
@@ -32,6 +34,12 @@ class InferenceParams(Params):
     )  # fmt: skip
 
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")
+    servers: int = setup(
+        1,
+        "servers that the batch starts, each with `engine.gpus` GPUs of its own; clients are spread over them",
+        ge=1,
+        le=16,
+    )
     topology: Literal["same-node", "two-node"] = setup(
         "same-node", "`same-node`: clients beside the server; `two-node`: on a node of their own (Slurm only)"
     )
@@ -67,6 +75,12 @@ class InferenceParams(Params):
             raise ValueError("topology: two-node needs an engine that the batch starts itself, not one with a url")
         return self
 
+    @model_validator(mode="after")
+    def _servers_are_ours(self) -> InferenceParams:
+        if self.servers > 1 and not self.starts_server:
+            raise ValueError("servers: more than 1 needs an engine that the batch starts itself, not one with a url")
+        return self
+
     @property
     def starts_server(self) -> bool:
         """Whether the batch starts the engine; otherwise it is already there."""
@@ -94,8 +108,8 @@ class InferenceParams(Params):
         return 2 if self.topology == "two-node" else 1
 
     def gpus(self) -> int:
-        """GPUs of the server that the batch starts."""
-        return self.engine.gpus if isinstance(self.engine, Ollama) and self.starts_server else 0
+        """GPUs of all servers that the batch starts."""
+        return self.servers * self.engine.gpus if isinstance(self.engine, Ollama) and self.starts_server else 0
 
     @classmethod
     def resolve(cls, point: dict[str, Any], folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -113,7 +127,8 @@ class InferenceParams(Params):
         model = Path(self.engine.model).name if self.engine.kind == "llamacpp" else self.engine.model
         text = "".join(c if c.isalnum() and c.isascii() else "-" for c in model.lower().removesuffix(".gguf"))
         name = f"inference-{self.engine.kind}-{'-'.join(part for part in text.split('-') if part)}"[:60].rstrip("-")
-        return f"{name}-2nodes" if self.topology == "two-node" else name
+        servers = f"-{self.servers}servers" if self.servers > 1 else ""
+        return f"{name}{servers}-2nodes" if self.topology == "two-node" else f"{name}{servers}"
 
     def expected_seconds(self, repetitions: int) -> float:
         """Return the expected time at 100 generated and 400 read tokens/s in total: a small model on two cores."""

@@ -24,14 +24,19 @@ def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) 
     return Ask(params.prompt_text, params.output_tokens, params.temperature, seed, nonce)
 
 
-def payloads(adapter: Adapter, params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
-    """Return the requests of each client; those with the same content are one object."""
+def payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
+    """Return the requests of each client, who asks the server of his number modulo theirs.
+
+    Those with the same content are one object.
+    """
     count = params.warmup_requests if part == "warmup" else params.requests
+    of_client = [adapters[client % len(adapters)] for client in range(params.clients)]
     if params.cache == "warm-same":
-        return [[adapter.request(ask(params, seed, 0, 0, part))] * count] * params.clients
+        same = {adapter: [adapter.request(ask(params, seed, 0, 0, part))] * count for adapter in adapters}
+        return [same[adapter] for adapter in of_client]
     return [
         [adapter.request(ask(params, seed, client, index, part)) for index in range(count)]
-        for client in range(params.clients)
+        for client, adapter in enumerate(of_client)
     ]
 
 

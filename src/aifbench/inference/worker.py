@@ -19,27 +19,29 @@ from aifbench.records.store import atomic_write
 
 
 class InferenceWorker(Worker):
-    """Runs closed loops of streaming requests against the batch's engine."""
+    """Runs closed loops of streaming requests against the batch's servers."""
 
     def prepare(self, params: Params) -> dict[str, Any]:
         """Return what the engine was told (the server describes itself before and after the rounds)."""
-        return {"fixes_length": self._adapter(params).fixes_length()}
+        return {"fixes_length": self._adapters(params)[0].fixes_length()}
 
     def measure(self, params: Params) -> Measurement:
         """Calibrate once per batch and number of clients, warm up, then measure one repetition."""
         assert isinstance(params, InferenceParams)
-        engine = self._adapter(params)
+        engines = self._adapters(params)
+        engine = engines[0]
         seed = self.context.seed
         calibration = self._calibration(params.clients)
         offsets = start_offsets(params.clients, seed)
-        with StreamingClient(engine.target, params.clients, reuse=engine.keeps_connections) as client:
+        targets = [each.target for each in engines]
+        with StreamingClient(targets, params.clients, reuse=engine.keeps_connections) as client:
             self.context.phase("warmup")
-            warmup = client.run(payloads(engine, params, seed, "warmup"), offsets, params.timeout_s)
-            measured = payloads(engine, params, seed, "measure")
-            before = engine.state()
+            warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
+            measured = payloads(engines, params, seed, "measure")
+            before = [each.state() for each in engines]
             self.context.phase("measure")
             load = client.run(measured, offsets, params.timeout_s)
-            after = engine.state()
+            after = [each.state() for each in engines]
         raw, messages = columns(engine, load.exchanges)
         self.context.progress(len(load.exchanges))
         warm_failed = sum(exchange.error is not None or exchange.status != 200 for exchange in warmup.exchanges)
@@ -52,8 +54,8 @@ class InferenceWorker(Worker):
             "clock_offset_start_ns": load.clock_offset_start_ns,
             "clock_offset_end_ns": load.clock_offset_end_ns,
             "connections_opened": load.connections_opened,
-            "server_state_before": before,
-            "server_state_after": after,
+            "server_states_before": before,
+            "server_states_after": after,
             "warmup_requests": len(warmup.exchanges),
             "warmup_failed": warm_failed,
             "fixes_length": engine.fixes_length(),
@@ -61,10 +63,9 @@ class InferenceWorker(Worker):
         }
         return Measurement(raw, facts)
 
-    def _adapter(self, params: Params) -> Adapter:
+    def _adapters(self, params: Params) -> list[Adapter]:
         assert isinstance(params, InferenceParams)
-        assert self.context.endpoint is not None
-        return adapter(params.engine, self.context.endpoint)
+        return [adapter(params.engine, endpoint) for endpoint in self.context.endpoints]
 
     def _calibration(self, clients: int) -> dict[str, Any]:
         """Return the instrument's error at this number of clients, measured on first use in this batch."""

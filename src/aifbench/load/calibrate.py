@@ -38,7 +38,7 @@ def calibrate(clients: int, seed: int, seconds: float = 1.8) -> dict[str, Any]:
     with planted_server() as url:
         target = Target.of(url)
         payload = target.request("/v1/chat/completions", body)
-        with StreamingClient(target, clients) as client:
+        with StreamingClient([target], clients) as client:
             client.run([[payload] * 2] * clients, offsets, timeout_s=10)
             load = client.run([[payload] * requests] * clients, offsets, timeout_s=10)
     pairs = [errors for exchange in load.exchanges if (errors := exchange_errors(exchange)) is not None]

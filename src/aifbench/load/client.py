@@ -92,10 +92,13 @@ _Read = tuple[int, Sequence[_Ancillary], bytes]
 
 
 class _Client:
-    """One closed loop: its connection, its requests and the exchange under way."""
+    """One closed loop: its target, its connection, its requests and the exchange under way."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, target: Target, tls: ssl.SSLContext | None) -> None:
         self.number = number
+        self.target = target
+        self.tls = tls
+        self.address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
         self.sock: socket.socket | None = None
         self.used = False
         self.requests: Sequence[bytes] = ()
@@ -109,21 +112,23 @@ class _Client:
 
 
 class StreamingClient:
-    """Keeps `clients` connections to one target and runs closed loops over them.
+    """Keeps `clients` connections and runs closed loops over them; client k asks target k modulo their number.
 
     `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
     connection of its own, opened before its timed span.
     """
 
-    def __init__(self, target: Target, clients: int, *, reuse: bool = True, connect_timeout_s: float = 5.0) -> None:
-        self.target = target
+    def __init__(
+        self, targets: Sequence[Target], clients: int, *, reuse: bool = True, connect_timeout_s: float = 5.0
+    ) -> None:
+        self._targets = list(targets)
         self._reuse = reuse
         self.connections_opened = 0
         self._connect_timeout_s = connect_timeout_s
         self._selector = selectors.DefaultSelector()
-        self._clients = [_Client(number) for number in range(clients)]
-        self._address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
-        self._tls = ssl.create_default_context() if target.tls else None
+        tls = ssl.create_default_context() if any(target.tls for target in self._targets) else None
+        chosen = [self._targets[number % len(self._targets)] for number in range(clients)]
+        self._clients = [_Client(number, target, tls if target.tls else None) for number, target in enumerate(chosen)]
         self._raw: list[tuple[Exchange, list[_Read]]] = []
         self._waiting: list[tuple[int, int]] = []
         self._deadlines: deque[tuple[int, Exchange, _Client]] = deque()
@@ -186,10 +191,12 @@ class StreamingClient:
         """Open what is missing, before the run. What cannot be opened now is tried again by its first request."""
         self._selector.close()
         self._selector = selectors.DefaultSelector()
-        with contextlib.suppress(OSError):
-            found = socket.getaddrinfo(self.target.host, self.target.port, type=socket.SOCK_STREAM)
-            self._address = found[0]
+        addresses: dict[Target, tuple[Any, ...]] = {}
+        for target in self._targets:
+            with contextlib.suppress(OSError):
+                addresses[target] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0]
         for client in self._clients:
+            client.address = addresses.get(client.target, client.address)
             if client.sock is not None and _closed_by_peer(client.sock):
                 self._drop(client)
             if client.sock is None:
@@ -198,10 +205,10 @@ class StreamingClient:
                 self._selector.register(client.sock, selectors.EVENT_READ, client)
 
     def _connect_blocking(self, client: _Client) -> None:
-        client.sock = sock = self._new_socket()
+        client.sock = sock = _new_socket(client)
         try:
             sock.settimeout(self._connect_timeout_s)
-            sock.connect(self._address[4])
+            sock.connect(client.address[4])
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             sock.setblocking(False)
@@ -209,15 +216,6 @@ class StreamingClient:
             self._drop(client)
             return
         self.connections_opened += 1
-
-    def _new_socket(self) -> socket.socket:
-        sock = socket.socket(*self._address[:3])
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is not None:
-            return self._tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self.target.host)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        return sock
 
     def _drop(self, client: _Client) -> None:
         if client.sock is None:
@@ -271,10 +269,10 @@ class StreamingClient:
             self._send(client)
             return
         try:
-            client.sock = self._new_socket()
+            client.sock = _new_socket(client)
             client.sock.setblocking(False)
             client.connecting = True
-            error = client.sock.connect_ex(self._address[4])
+            error = client.sock.connect_ex(client.address[4])
         except OSError:
             self._fail(client, "connect", time.monotonic_ns())
             return
@@ -420,6 +418,16 @@ class StreamingClient:
             if exchange.error is None and exchange.end_ns == reads[-1][0]:
                 exchange.end_ns = exchange.pieces[-1][0]
         return ("kernel", fallbacks) if kernel else ("read", fallbacks)
+
+
+def _new_socket(client: _Client) -> socket.socket:
+    sock = socket.socket(*client.address[:3])
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if client.tls is not None:
+        return client.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=client.target.host)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return sock
 
 
 def _read(sock: socket.socket) -> tuple[bytes, Sequence[_Ancillary]]:

@@ -132,10 +132,10 @@ def render(results: Results) -> str:
             invocation.provenance for record in results.batches.values() for invocation in record.invocations
         ),
         servers=_merged(
-            invocation.facts["server_before"]
+            server
             for record in results.batches.values()
             for invocation in record.invocations
-            if isinstance(invocation.facts.get("server_before"), Mapping)
+            for server in invocation.facts.get("servers_before", [])
         ),
         plan=_merged([{key: results.plan[key] for key in PLAN_FACTS if key in results.plan}]),
         definitions=_definitions(results),

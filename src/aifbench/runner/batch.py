@@ -102,7 +102,7 @@ class BatchRun:
         self.images = sorted({"aifbench", *self._server_image()})
         self.containers = self._containers(folder)
         self.server_log = folder / "server.log"
-        self.server: Group | None = None
+        self.servers: list[Group] = []
         self.server_host = "127.0.0.1"
         self.client_node: str | None = None
         self.where: Where | None = None
@@ -244,16 +244,17 @@ class BatchRun:
                     raise _Ended("config_error", str(error))
             self._find_place()
         self.console.begin(self.remaining()[1])
-        endpoint, setup = None, self._setup
+        endpoints: list[str] = []
+        setup = self._setup
         if server is not None:
-            endpoint = self._start_server(server, setup)
+            endpoints = self._start_servers(server, setup)
         for repetition in self._rounds():
             cases = self.pending(repetition)
             while cases:
-                cases = self._round(repetition, cases, endpoint)
-        if server is not None and endpoint is not None:
+                cases = self._round(repetition, cases, endpoints)
+        if server is not None:
             with contextlib.suppress(Exception):
-                self.invocation.facts["server_after"] = server.describe(endpoint, setup)
+                self.invocation.facts["servers_after"] = [server.describe(endpoint, setup) for endpoint in endpoints]
         return self._verdict()
 
     def _find_place(self) -> None:
@@ -282,39 +283,63 @@ class BatchRun:
         failed = sum(record.status == "failed" for record in self.records)
         return ("partial", f"{failed} repetitions failed") if failed else ("ok", None)
 
-    def _start_server(self, server: Server, setup: Params) -> str:
+    def _start_servers(self, server: Server, setup: Params) -> list[str]:
+        """Start what the batch serves itself, wait until each server has answered a request, return their URLs."""
         with self._phase("server_start"):
-            home = (self.work_dir / "server").absolute()
-            home.mkdir(parents=True, exist_ok=True)
-            place = Place(self.server_host, free_port(self.server_host), self.spec.system, home)
-            command = server.command(setup, place)
-            endpoint = server.endpoint(setup, place)
-            started: Group | None = None
-            if command is not None:
-                argv, environment = self.containers.wrap(command, "server")
-                started = Group(argv, stderr=self.server_log, environment=environment)
-                self.groups.append(started)
-                self.roles = {**self.roles, "server": started.pid}
+            began = time.monotonic()
+            places = self._places(server.count(setup))
+            endpoints = [server.endpoint(setup, place) for place in places]
+            started = [group for place in places if (group := self._start_server(server, setup, place)) is not None]
 
             def alive() -> bool:
-                return self.signalled is None and (started is None or started.alive())
+                return self.signalled is None and all(group.alive() for group in started)
 
+            ready = []
             try:
-                self.invocation.facts["server_ready"] = server.wait_ready(
-                    endpoint, setup, self.spec.system.limits.server_ready_s, alive
-                )
+                for endpoint in endpoints:
+                    left = self.spec.system.limits.server_ready_s - (time.monotonic() - began)
+                    answered = server.wait_ready(endpoint, setup, left, alive)
+                    ready.append({"ready_s": time.monotonic() - began, **answered})
             except ServerNotReady as error:
                 self._check()
                 where = f"; see {self.server_log}" if started else ""
                 raise _Ended("server_not_ready", f"{error}{where}") from None
-            self.server = started
-            self.invocation.facts["server_before"] = server.describe(endpoint, setup)
-        self.log.write(INFO, f"server ready at {endpoint}")
-        return endpoint
+            self.servers = started
+            self.invocation.facts["servers_ready"] = ready
+            self.invocation.facts["servers_before"] = [server.describe(endpoint, setup) for endpoint in endpoints]
+        self.log.write(INFO, f"ready: {', '.join(endpoints)}")
+        return endpoints
+
+    def _places(self, count: int) -> list[Place]:
+        """Return a place for each server: a folder, a port, and its share of the job's GPUs."""
+        wanted = self._setup.gpus()
+        given = nodes.devices()
+        devices = tuple(map(str, range(wanted))) if given is None else given
+        if len(devices) < wanted:
+            raise _Ended("config_error", f"the servers are to have {wanted} GPUs; the job was given {len(devices)}")
+        share = wanted // count
+        places = []
+        for number in range(count):
+            home = (self.work_dir / f"server-{number + 1}").absolute()
+            home.mkdir(parents=True, exist_ok=True)
+            own = devices[number * share : (number + 1) * share]
+            places.append(Place(self.server_host, free_port(self.server_host), self.spec.system, home, own))
+        return places
+
+    def _start_server(self, server: Server, setup: Params, place: Place) -> Group | None:
+        command = server.command(setup, place)
+        if command is None:
+            return None
+        argv, environment = self.containers.wrap(command, place.home.name)
+        group = Group(argv, stderr=self.server_log, environment=environment)
+        self.groups.append(group)
+        role = "server" if server.count(setup) == 1 else place.home.name
+        self.roles = {**self.roles, role: group.pid}
+        return group
 
     # -- one round --------------------------------------------------------------------------------------------------
 
-    def _round(self, repetition: int, cases: list[SpecCase], endpoint: str | None) -> list[SpecCase]:
+    def _round(self, repetition: int, cases: list[SpecCase], endpoints: list[str]) -> list[SpecCase]:
         """Measure `cases` once in a fresh process; return those that a broken process left unmeasured."""
         self._check()
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -322,7 +347,7 @@ class BatchRun:
         if self.client_node is not None:
             argv = nodes.on_node(self.client_node, argv)
         log = self.store.folder / "worker.log"
-        worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoint), log)
+        worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoints), log)
         worker.allow(_timeout(self.params[cases[0].case].expected_setup_seconds()))
         self.groups.append(worker.group)
         self.roles = {**self.roles, "worker": worker.group.pid}
@@ -345,7 +370,7 @@ class BatchRun:
         state.left.pop(state.current.case)
         return list(state.left.values())
 
-    def _job(self, repetition: int, cases: list[SpecCase], endpoint: str | None) -> dict[str, Any]:
+    def _job(self, repetition: int, cases: list[SpecCase], endpoints: list[str]) -> dict[str, Any]:
         seed = self.spec.case_seed
         paths = self.spec.system.paths
         return {
@@ -354,7 +379,7 @@ class BatchRun:
             "work_dir": str(self.work_dir.absolute()),
             "cache_dir": str(paths.cache.absolute()),
             "target_dir": str(paths.target.absolute()),
-            "endpoint": endpoint,
+            "endpoints": endpoints,
             "cases": [{"case": e.case, "params": e.params, "seed": seed(e.case, repetition)} for e in cases],
         }
 
@@ -462,8 +487,8 @@ class BatchRun:
             if self.job_end is not None and time.time() > self.job_end - TIME_LIMIT_MARGIN_S:
                 raise _Ended("timeout", f"the job's time limit was reached ({name})")
             raise _Ended("terminated", f"received {name}")
-        if self.server is not None and not self.server.alive():
-            raise _Ended("server_crashed", f"the server ended while it was measured; see {self.server_log}")
+        if not all(group.alive() for group in self.servers):
+            raise _Ended("server_crashed", f"a server ended while it was measured; see {self.server_log}")
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:

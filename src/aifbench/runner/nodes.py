@@ -20,6 +20,12 @@ def own_node() -> str | None:
     return os.environ.get("SLURMD_NODENAME")
 
 
+def devices() -> tuple[str, ...] | None:
+    """Return the GPUs that this job was given, as CUDA names them; None where nobody says which."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if listed is None else tuple(name for name in listed.split(",") if name)
+
+
 def second_node() -> str:
     """Return a node of this job that is not this one. Raises `NodesError`.
 
