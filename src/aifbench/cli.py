@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,7 @@ def plan(
     check(made, machine=check_machine)
     if write:
         write_plan(made, made.config.results)
-    typer.echo(markdown(made), nl=False)
+    typer.echo(markdown(made, datetime.now().astimezone()), nl=False)
 
 
 @app.command()
@@ -87,9 +88,11 @@ def run(
 @app.command()
 def collect(results: Results) -> None:
     """Gather the records of all batches into tables/*.parquet and cases.csv. Works on partial results."""
+    from aifbench.records.accounting import account
     from aifbench.records.collect import collect as gather
     from aifbench.records.collect import write_tables
 
+    account(results)
     tables = gather(results)
     write_tables(tables, results)
     typer.echo(" · ".join(f"{count} {state}" for state, count in tables.counts().items()))
@@ -98,10 +101,12 @@ def collect(results: Results) -> None:
 @app.command()
 def report(results: Results) -> None:
     """Write report/index.html and report/figures from whatever is recorded so far."""
+    from aifbench.records.accounting import account
     from aifbench.records.collect import collect as gather
     from aifbench.records.collect import write_tables
     from aifbench.report import build
 
+    account(results)
     write_tables(gather(results), results)
     typer.echo(build(results).path)
 

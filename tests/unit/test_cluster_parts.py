@@ -1,5 +1,7 @@
 """What a campaign asks of a cluster, and how its commands are wrapped: all that needs no cluster."""
 
+from datetime import datetime, timedelta
+
 import pytest
 import yaml
 
@@ -39,7 +41,11 @@ def test_a_job_asks_for_nodes_gpus_and_their_partition(tmp_path):
     assert service_resources(made.config.system).partition == "cpu"
     assert made.gpu_hours > 0
     assert made.node_hours == pytest.approx(sum(b.expected_s * b.nodes for b in made.batches.values()) / 3600)
-    assert "GPU-hours" in markdown(made)
+    text = markdown(made, datetime(2026, 3, 2, 10, 0))
+    longest = max(batch.expected_s for batch in made.batches.values())
+    ends = datetime(2026, 3, 2, 10, 0) + timedelta(seconds=longest)
+    assert "GPU-hours" in text
+    assert f"Begun Mon 02 Mar 10:00, with all jobs at once, it is expected to end {ends:%a %d %b %H:%M}." in text
 
 
 def test_needs_are_images_and_models(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,12 @@ class Plan:
         """Expected cost in GPU-hours."""
         return sum(batch.expected_s * batch.gpus for batch in self.batches.values()) / 3600
 
+    def expected_end(self, now: datetime) -> datetime:
+        """Return when all is measured if it begins `now`: with a scheduler, if all jobs start at once."""
+        if self.config.system.slurm is None:
+            return now + timedelta(seconds=self.expected_s)
+        return now + timedelta(seconds=max(batch.expected_s for batch in self.batches.values()))
+
     def summary(self) -> dict[str, Any]:
         """Return the content of plan.json."""
         config, labels = self.config, self.labels()
@@ -182,6 +189,8 @@ class Plan:
                     "benchmark": batch.benchmark,
                     "setup": batch.setup,
                     "cases": [case.id for case in batch.cases],
+                    "nodes": batch.nodes,
+                    "gpus": batch.gpus,
                     "expected_s": round(batch.expected_s, 1),
                 }
                 for batch in self.batches.values()
@@ -369,11 +378,11 @@ def write_plan(plan: Plan, folder: Path) -> None:
     """Write plan.json, plan.md and one spec per batch into `folder`."""
     write_specs(plan, folder)
     (folder / "plan.json").write_bytes(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
-    (folder / "plan.md").write_text(markdown(plan), encoding="utf-8")
+    (folder / "plan.md").write_text(markdown(plan, datetime.now().astimezone()), encoding="utf-8")
 
 
-def markdown(plan: Plan) -> str:
-    """Return the plan for a reader: totals, then one row per batch."""
+def markdown(plan: Plan, now: datetime) -> str:
+    """Return the plan for a reader: totals, the end if it begins `now`, then one row per batch."""
     totals = plan.summary()["totals"]
     config = plan.config
     lines = [
@@ -383,6 +392,9 @@ def markdown(plan: Plan) -> str:
         f"{totals['repetitions']} repetitions at most, about {duration(totals['expected_s'])} "
         f"on system {config.system.name} ({totals['node_hours']:.2f} node-hours of {config.keys.budget.node_hours:g}"
         f"{f', {gpu_hours:.2f} GPU-hours' if (gpu_hours := totals['gpu_hours']) else ''}).",
+        "",
+        f"Begun {now:%a %d %b %H:%M}{', with all jobs at once' if config.system.slurm else ''}, "
+        f"it is expected to end {plan.expected_end(now):%a %d %b %H:%M}.",
         "",
         "| batch | cases | repetitions | nodes | GPUs | expected |",
         "|---|---|---|---|---|---|",

@@ -41,7 +41,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "repetitions": {
         "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "repetition": _INT, "invocation": _INT, "status": _TEXT,
         "valid": _BOOL, "reasons": _TEXTS, "notes": _TEXTS, "started_at": _TEXT, "t_start_s": _FLOAT, "t_end_s": _FLOAT,
-        "error_kind": _TEXT, "error_message": _TEXT, "facts": _TEXT,
+        "error_kind": _TEXT, "error_message": _TEXT, "seed": _INT, "facts": _TEXT,
     },
     "repetition_metrics": {"case": _TEXT, "repetition": _INT, **_METRIC},
     "phases": {
@@ -205,6 +205,7 @@ def _repetition_rows(record: CaseRecord, rows: dict[str, list[dict[str, Any]]]) 
                     "started_at",
                     "t_start_s",
                     "t_end_s",
+                    "seed",
                 }
             ),
             "valid": record.validity.valid,

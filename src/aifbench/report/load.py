@@ -13,6 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from aifbench.campaign.units import format_size
+from aifbench.records.accounting import read_jobs
 from aifbench.records.arrow import pa, read_parquet
 from aifbench.records.models import BatchRecord
 from aifbench.records.store import BatchStore
@@ -109,6 +110,8 @@ class Results:
     """How one repetition's value was measured, by (benchmark, metric)."""
     problems: list[str]
     """What could not be read, one line each."""
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What Slurm accounted, by job id (see `records.accounting`)."""
 
     def of(self, benchmark: str) -> list[Case]:
         """Return the cases of one benchmark."""
@@ -143,6 +146,7 @@ def load(root: Path) -> Results:
         log=list(_rows(tables / "log.parquet", problems)),
         definitions=definitions,
         problems=problems,
+        jobs=read_jobs(root),
     )
 
 

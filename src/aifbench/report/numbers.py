@@ -56,6 +56,11 @@ def decimals_for(value: float, half: float | None) -> int:
     return min(max(wanted, 1 - size) if value else wanted, max(5 - size, 0))
 
 
+def count(number: int, word: str, words: str | None = None) -> str:
+    """Return `1 job`, `12 jobs`; `words` is the plural where it is not the word with an s."""
+    return f"{fixed(number, 0)} {word if number == 1 else words or f'{word}s'}"
+
+
 def fixed(value: float, decimals: int) -> str:
     """Return `value` rounded to `decimals` with grouped digits; negative decimals round left of the point."""
     rounded = round(value, decimals)

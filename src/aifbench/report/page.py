@@ -14,11 +14,11 @@ from urllib.parse import quote
 import orjson
 
 from aifbench.benchmark import benchmarks
-from aifbench.campaign.plan import duration
 from aifbench.log import WARNING
 from aifbench.records.store import atomic_write
 from aifbench.report import problems
 from aifbench.report.charts import Chart, metric_name
+from aifbench.report.cost import batch_rows, cost
 from aifbench.report.figures import FIGURES, DrawnPanel, charts, draw_panels, write_figures
 from aifbench.report.findings import Finding, findings, headline, trust, verdict
 from aifbench.report.load import (
@@ -35,8 +35,8 @@ from aifbench.report.load import (
     varying,
     worst_of,
 )
-from aifbench.report.numbers import fixed, number, scale_for
-from aifbench.report.timelines import Timeline, gpu_energy, timelines
+from aifbench.report.numbers import count, number, scale_for
+from aifbench.report.timelines import Timeline, timelines
 
 TEMPLATES = Path(__file__).parent / "templates"
 TABLE_METRICS: dict[str, tuple[str, ...]] = {
@@ -121,8 +121,8 @@ def render(results: Results) -> str:
         verdict=verdict(results),
         trust=trust(results),
         sections=sections,
-        cost=_cost(results),
-        batches=_batch_rows(results, lines),
+        cost=cost(results),
+        batches=batch_rows(results, lines),
         problems=problems.rows(results),
         unreadable=results.problems,
         environment=_merged(
@@ -195,7 +195,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     facts.append(("container", system.get("container", "unknown")))
     facts.append(("measured", _span(starts[0], ends[-1] if ends else None) if starts else "nothing yet"))
     repetitions = sum(len(case.repetitions) for case in results.cases)
-    facts.append(("size", f"{_count(len(results.cases), 'case')}, {_count(repetitions, 'repetition')}"))
+    facts.append(("size", f"{count(len(results.cases), 'case')}, {count(repetitions, 'repetition')}"))
     return facts
 
 
@@ -204,93 +204,6 @@ def _span(start: str, end: str | None) -> str:
     if end is None:
         return f"since {shown} UTC"
     return f"{shown} to {end[11:16] if end[:10] == start[:10] else end[:16].replace('T', ' ')} UTC"
-
-
-def _count(count: int, word: str) -> str:
-    return f"{fixed(count, 0)} {word}{'' if count == 1 else 's'}"
-
-
-# -- resources and cost ------------------------------------------------------------------------------------------------
-
-
-def _cost(results: Results) -> str:
-    """Return in words what the campaign took, and how much of it went into anything but measuring."""
-    invocations = [invocation for record in results.batches.values() for invocation in record.invocations]
-    elapsed = sum(invocation.elapsed_s or 0.0 for invocation in invocations)
-    if not elapsed:
-        return "No job has ended yet: time and cost are not measured."
-    measured = sum(invocation.measured_s for invocation in invocations if invocation.elapsed_s)
-    around = max(0.0, elapsed - measured)
-    parts: dict[str, float] = {}
-    warmup = 0.0
-    for invocation in invocations:
-        for phase in invocation.phases:
-            if phase.case is None:
-                parts[phase.name] = parts.get(phase.name, 0.0) + phase.t_end_s - phase.t_start_s
-            elif phase.name == "warmup":
-                warmup += phase.t_end_s - phase.t_start_s
-    joules = gpu_energy(results)
-    largest = sorted(parts.items(), key=lambda entry: -entry[1])[:3]
-    named = ", ".join(f"{name.replace('_', ' ')} {_seconds(seconds)}" for name, seconds in largest if seconds > 0)
-    running = sum(invocation.elapsed_s is None for invocation in invocations)
-    return (
-        f"{_count(len(invocations), 'job')} took {_seconds(elapsed)}, or {elapsed / 3600:.3g} node-hours. "
-        f"{_seconds(measured)} ({measured / elapsed:.0%}) went into the cases"
-        + (f", of that {_seconds(warmup)} into warm-up" if warmup else "")
-        + f"; the workflow around them took {_seconds(around)} ({around / elapsed:.0%})"
-        + (f": {named}" if named else "")
-        + (". Energy was not measured." if joules is None else f". The GPUs took {joules / 3600:.3g} Wh.")
-        + (f" {_count(running, 'job')} had not ended when this page was made." if running else "")
-    ).replace("%", "\u202f%")
-
-
-def _seconds(seconds: float) -> str:
-    if seconds >= 10:
-        return duration(seconds)
-    scale = scale_for([seconds], "s")
-    return f"{fixed(seconds / scale.factor, 1 if seconds / scale.factor < 10 else 0)} {scale.unit}"
-
-
-def _batch_rows(results: Results, lines: list[Timeline]) -> list[dict[str, Any]]:
-    """Return one row per batch: what it is, what it took, its peaks."""
-    peaks: dict[str, dict[str, float]] = {}
-    for timeline in lines:
-        for line in timeline.lines:
-            if line.role != "node":
-                key = f"{line.quantity} {line.role}"
-                mine = peaks.setdefault(timeline.batch, {})
-                mine[key] = max(mine.get(key, 0.0), float(line.y.max()))
-    rows = []
-    for name, record in results.batches.items():
-        ended = [invocation for invocation in record.invocations if invocation.elapsed_s]
-        elapsed = sum(invocation.elapsed_s or 0.0 for invocation in ended)
-        measured = sum(invocation.measured_s for invocation in ended)
-        peak = peaks.get(name, {})
-        rows.append(
-            {
-                "batch": name,
-                "benchmark": record.benchmark,
-                "status": record.status,
-                "reason": record.reason or "",
-                "jobs": len(record.invocations),
-                "elapsed": _seconds(elapsed) if elapsed else "not ended",
-                "measured": f"{measured / elapsed:.0%}".replace("%", "\u202f%") if elapsed else "—",
-                "share": measured / elapsed if elapsed else 0.0,
-                "cpu": _peak(peak, "CPU", "cores"),
-                "memory": _peak(peak, "memory", "bytes"),
-                "link": f"../batches/{quote(name)}/",
-            }
-        )
-    return rows
-
-
-def _peak(peak: Mapping[str, float], quantity: str, unit: str) -> str:
-    found = {key.removeprefix(f"{quantity} "): value for key, value in peak.items() if key.startswith(f"{quantity} ")}
-    if not found:
-        return "not measured"
-    role = max(found, key=lambda name: found[name])
-    scale = scale_for([found[role]], unit)
-    return f"{found[role] / scale.factor:.3g}\u202f{scale.unit} ({role})"
 
 
 # -- environment and definitions ---------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class BatchRun:
             status="running",
             setup=spec.setup,
             planned={entry.case: entry.repetitions.min for entry in spec.cases},
-            invocations=known.invocations if known else [],
+            invocations=[_with_end(invocation) for invocation in known.invocations] if known else [],
         )
         self.invocation = Invocation(
             index=max((invocation.index for invocation in self.record.invocations), default=-1) + 1,
@@ -578,6 +578,15 @@ def _acquire(lock: OwnerLock, batch: str) -> None:
                 print(f"{batch}: {error}; waiting for its end", file=sys.stderr, flush=True)
             said = True
             time.sleep(LOCK_POLL_S)
+
+
+def _with_end(invocation: Invocation) -> Invocation:
+    """Return an earlier invocation with a status: one that never said how it ended was killed or lost its node."""
+    if invocation.status != "running":
+        return invocation
+    return invocation.model_copy(
+        update={"status": "terminated", "reason": "ended without a word: killed, or node lost"}
+    )
 
 
 def _timeout(expected_s: float) -> float:
