@@ -53,6 +53,45 @@ def test_a_command_on_the_leash_dies_with_its_parent(tmp_path):
     assert wait_until(lambda: not alive(child))
 
 
+STRAY = """
+import os, subprocess, sys
+child = subprocess.Popen(["sleep", "100"], process_group=0)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_stop_ends_what_has_left_the_group_but_not_the_session(tmp_path):
+    group = Group([sys.executable, "-c", STRAY], stderr=tmp_path / "err", pipes=True)
+    child = int(group.stdout.readline())
+    assert os.getpgid(child) != os.getpgid(group.pid)
+    group.stop()
+    assert wait_until(lambda: not alive(child), 3)
+
+
+def test_the_watchdog_ends_the_sessions_of_a_runner_that_was_killed(tmp_path):
+    command = [sys.executable, "-c", STRAY]
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from aifbench.runner.process import Group; from aifbench.runner.watchdog import Watchdog\n"
+        f"command, errors, dog = {command!r}, Path({str(tmp_path / 'err')!r}), Watchdog()\n"
+        "groups = [Group(command, stderr=errors, pipes=True) for _ in range(2)]\n"
+        "dog.watch(groups[0].pid); dog.watch(groups[1].pid); dog.forget(groups[1].pid)\n"
+        "print(*(int(group.stdout.readline()) for group in groups), dog._process.pid, flush=True); time.sleep(100)"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    watched, forgotten, dog = map(int, runner.stdout.readline().split())
+    runner.kill()
+    runner.wait()
+    runner.stdout.close()
+    try:
+        assert wait_until(lambda: not alive(watched))
+        assert wait_until(lambda: not alive(dog))
+        assert alive(forgotten)
+    finally:
+        os.kill(forgotten, signal.SIGKILL)
+
+
 def test_lock_refuses_a_second_live_owner_and_takes_over_a_dead_one(tmp_path):
     lock = OwnerLock(tmp_path)
     lock.acquire()

@@ -46,6 +46,7 @@ from aifbench.runner.containers import Containers
 from aifbench.runner.lock import Locked, OwnerLock
 from aifbench.runner.process import Group, free_port
 from aifbench.runner.rounds import WorkerProcess
+from aifbench.runner.watchdog import Watchdog
 from aifbench.sampling.environment import environment
 from aifbench.sampling.provenance import provenance
 from aifbench.sampling.sampler import Sampler
@@ -129,6 +130,7 @@ class BatchRun:
         self.record.invocations.append(self.invocation)
         self.roles: dict[str, int] = {"runner": os.getpid()}
         self.groups: list[Group] = []
+        self.watchdog = Watchdog()
         self.workload = 0
         self.measured = 0
         self.signalled: int | None = None
@@ -196,9 +198,10 @@ class BatchRun:
         except Exception as error:
             traceback.print_exc()
             status, reason = "client_error", f"{type(error).__name__}: {error}"
-        with self._phase("teardown"):
+        with self._phase("teardown"), self.watchdog:
             for group in reversed(self.groups):
                 group.stop()
+                self.watchdog.forget(group.pid)
         sampler.stop()
         if sampler.problem:
             self.log.write(WARNING, f"resource sampler: {sampler.problem}")
@@ -332,7 +335,7 @@ class BatchRun:
             return None
         argv, environment = self.containers.wrap(command, place.home.name)
         group = Group(argv, stderr=self.server_log, environment=environment)
-        self.groups.append(group)
+        self._own(group)
         role = "server" if server.count(setup) == 1 else place.home.name
         self.roles = {**self.roles, role: group.pid}
         return group
@@ -349,7 +352,7 @@ class BatchRun:
         log = self.store.folder / "worker.log"
         worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoints), log)
         worker.allow(_timeout(self.params[cases[0].case].expected_setup_seconds()))
-        self.groups.append(worker.group)
+        self._own(worker.group)
         self.roles = {**self.roles, "worker": worker.group.pid}
         self.console.show(f"round {repetition + 1}: preparing")
         state = _Round(repetition, {entry.case: entry for entry in cases})
@@ -357,6 +360,7 @@ class BatchRun:
             self._on_event(event, worker, state)
         code = worker.end()
         self.groups.remove(worker.group)
+        self.watchdog.forget(worker.group.pid)
         self.roles = {role: pid for role, pid in self.roles.items() if role != "worker"}
         self._check()
         if code == 0 and not state.left:
@@ -369,6 +373,10 @@ class BatchRun:
         self._store("failed", {"kind": kind, "message": reason, **times}, state.current, repetition)
         state.left.pop(state.current.case)
         return list(state.left.values())
+
+    def _own(self, group: Group) -> None:
+        self.groups.append(group)
+        self.watchdog.watch(group.pid)
 
     def _job(self, repetition: int, cases: list[SpecCase], endpoints: list[str]) -> dict[str, Any]:
         seed = self.spec.case_seed

@@ -1,7 +1,7 @@
 """Start a command that dies with its parent: `python -m aifbench.runner.leash PARENT_PID COMMAND ...`.
 
 Sets PR_SET_PDEATHSIG to SIGKILL and replaces itself by the command, which keeps the setting: when the runner is killed
-with -9 no server and no worker stays behind.
+with -9 no server and no worker stays behind. What those have started is the `watchdog`'s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes of a batch: each in its own session, ended by TERM, then KILL, on its whole group."""
+"""Processes of a batch: each in its own session, ended by TERM to its group, then KILL to its whole session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from aifbench.runner.watchdog import end_session, members
+
 GRACE_S = 10.0
+STRAY_GRACE_S = 1.0
 
 
 def free_port(host: str) -> int:
@@ -25,7 +28,7 @@ def free_port(host: str) -> int:
 
 
 class Group:
-    """One started command and all its descendants that stay in its process group."""
+    """One started command and all its descendants that stay in its session."""
 
     def __init__(
         self, command: Sequence[str], *, stderr: Path, environment: Mapping[str, str] | None = None, pipes: bool = False
@@ -70,7 +73,7 @@ class Group:
         return self.stop(grace_s)
 
     def stop(self, grace_s: float = GRACE_S) -> int:
-        """End the whole group (TERM, then KILL after `grace_s`) and return the command's exit code."""
+        """End the whole session (TERM, then KILL after `grace_s`) and return the command's exit code."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while self._group_lives() and time.monotonic() < deadline:
@@ -79,12 +82,21 @@ class Group:
         if self._group_lives():
             self._signal(signal.SIGKILL)
         code = self.process.wait()
+        self._end_strays()
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 with contextlib.suppress(OSError):
                     stream.close()
         self._errors.close()
         return code
+
+    def _end_strays(self) -> None:
+        """End what has a group of its own, such as the program that mounts a container's image, if it does not go."""
+        deadline = time.monotonic() + STRAY_GRACE_S
+        while (left := members(self.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if left:
+            end_session(self.pid, 1.0)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
