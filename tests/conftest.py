@@ -1,5 +1,6 @@
-"""Every test runs with the repository's root as its working folder."""
+"""Every test runs with the repository's root as its working folder; at the end, what ran and what did not, by part."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,3 +11,21 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+def pytest_terminal_summary(terminalreporter):
+    ran, left_out = Counter(), Counter()
+    for outcome, reports in terminalreporter.stats.items():
+        for report in reports:
+            if not hasattr(report, "nodeid") or not report.nodeid.startswith("tests/"):
+                continue
+            part = report.nodeid.split("/")[1]
+            if outcome in {"passed", "failed", "error", "xfailed", "xpassed"} and report.when == "call":
+                ran[part] += 1
+            elif outcome == "skipped":
+                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+                left_out[part, reason.removeprefix("Skipped: ")] += 1
+    terminalreporter.section("which parts ran")
+    for part in sorted({*ran, *(part for part, _ in left_out)}):
+        why = "; ".join(f"{count} not: {reason}" for (of, reason), count in left_out.items() if of == part)
+        terminalreporter.write_line(f"{part:<10} {ran[part]:>4} ran{f', {why}' if why else ''}")
