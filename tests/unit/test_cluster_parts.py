@@ -10,7 +10,7 @@ from aifbench.campaign.config import load_config
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import check, make_plan, markdown
 from aifbench.campaign.resources import job_resources, service_resources
-from aifbench.campaign.system import System
+from aifbench.campaign.system import Limits, System
 from aifbench.engines.ollama import manifest
 from aifbench.runner import nodes
 from aifbench.runner.containers import Containers, sif_sha256
@@ -38,6 +38,8 @@ def test_a_job_asks_for_nodes_gpus_and_their_partition(tmp_path):
         assert (request.account, request.qos, request.cores, request.memory_mib) == ("p1", "test", 64, 9000)
     again = job_resources(next(iter(made.batches.values())), made.config.system, attempt=2)
     assert again.minutes >= asked[1].minutes >= 10
+    limited = made.config.system.model_copy(update={"limits": Limits(job_hours=0.1)})
+    assert job_resources(next(iter(made.batches.values())), limited).minutes == 6
     assert service_resources(made.config.system).partition == "cpu"
     assert made.gpu_hours > 0
     assert made.node_hours == pytest.approx(sum(b.expected_s * b.nodes for b in made.batches.values()) / 3600)
@@ -66,6 +68,7 @@ def test_needs_are_images_and_models(tmp_path):
             {},
             "engine.gpus = 8: more GPUs in all servers",
         ),
+        (CHAT, {"limits": {"job_hours": 0.001}}, "pack: a job of 1 case(s) is expected to take 28 s; the longest"),
         ({**CHAT, "axes": {"servers": [1, 8]}}, {}, "engine.gpus = 8: more GPUs in all servers"),
     ],
 )

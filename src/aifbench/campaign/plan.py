@@ -342,6 +342,14 @@ def _check_system(plan: Plan) -> None:
         if most is not None and params.gpus() > most:
             problem = f"more GPUs in all servers than a node of {where} has"
             raise ConfigError(_key(suite, "engine.gpus"), params.gpus(), problem, f"at most {most}", suite.where)
+        hours = system.limits.job_hours
+        if hours is not None and batch.expected_s > 3600 * hours:
+            problem = (
+                f"a job of {len(batch.cases)} case(s) is expected to take {duration(batch.expected_s)}; "
+                f"the longest of {where} takes {hours:g} h (limits.job_hours)"
+            )
+            key = f"{suite.prefix}.pack" if suite.prefix else "pack"
+            raise ConfigError(key, suite.keys.pack, problem, "fewer cases or repetitions per job", suite.where)
 
 
 def _check_machine(plan: Plan) -> None:

@@ -32,6 +32,8 @@ def job_resources(batch: Batch, system: System, attempt: int = 1) -> JobResource
     """Return what the job of `batch` asks for; a later attempt gets more time."""
     params = batch.cases[0].params
     minutes = max(FLOOR_MINUTES, round(FACTOR * attempt * batch.expected_s / 60))
+    if system.limits.job_hours is not None:
+        minutes = min(minutes, int(60 * system.limits.job_hours))
     nodes, gpus = params.nodes(), params.gpus()
     if system.slurm is None or system.node is None:
         return JobResources(nodes, nodes, gpus, minutes)

@@ -24,6 +24,9 @@ class Limits(BaseModel):
     server_ready_s: float = Field(
         300.0, gt=0, le=7200, description="longest time until a server that a batch starts has answered a request"
     )
+    job_hours: float | None = Field(
+        None, gt=0, description="longest time that the scheduler gives a job; longer batches are refused: see `pack`"
+    )
     space_fraction: float = Field(
         0.5, gt=0, le=1, description="largest part of the free space of `paths.target` that one case may fill"
     )
