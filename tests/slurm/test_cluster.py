@@ -209,7 +209,7 @@ def test_a_campaign_in_jobs_and_containers_on_one_node_and_on_two(campaign: Camp
 
 
 def test_two_servers_each_with_a_gpu_that_is_not_there(campaign: Campaign) -> None:
-    suite = {**CHAT, "engine": {**OLLAMA, "gpus": 1}, "servers": 2, "axes": {"clients": [2]}}
+    suite = {**CHAT, "engine": {**OLLAMA, "gpus": 1, "threads": 1}, "servers": 2, "axes": {"clients": [2]}}
     assert campaign.run(campaign.write(suite), "--retries", "0") == 1
     (store,) = campaign.stores()
     said = (store.folder / "server.log").read_text().splitlines()

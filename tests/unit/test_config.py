@@ -122,6 +122,13 @@ def test_pack_splits_a_batch_and_a_new_case_moves_none_until_the_parts_double(tm
     assert all(large[case] == batch for case, batch in small.items())
 
 
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("campaign: a\nsuites: []\ncampaign: b\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: line 3: not valid YAML: the key 'campaign' stands twice"):
+        load_config([path])
+
+
 def test_later_files_win_and_lists_replace(tmp_path):
     base = write(tmp_path, RETRIEVAL, name="base.yaml")
     overlay = tmp_path / "config.yaml"

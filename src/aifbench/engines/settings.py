@@ -79,7 +79,9 @@ class Ollama(_Engine):
         4, ge=1, le=512, description="requests that the batch's own server answers at once (OLLAMA_NUM_PARALLEL)"
     )
     gpus: int = Field(0, ge=0, le=16, description="GPUs of each server of the batch; 0: it computes on the cores")
-    threads: int = Field(0, ge=0, le=1024, description="compute threads (num_thread); 0: as Ollama chooses")
+    threads: int = Field(
+        0, ge=0, le=1024, description="compute threads (num_thread) of each server; 0: as Ollama chooses"
+    )
     api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
     context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
     keep_alive: str = Field(
