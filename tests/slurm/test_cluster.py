@@ -21,6 +21,7 @@ import yaml
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.records.store import BatchStore
+from aifbench.runner.watchdog import members
 from tests.workflow.campaign import ROOT, SNAKEMAKE, measured, records
 from tests.workflow.test_faults import gone, wait_for
 
@@ -172,6 +173,13 @@ def pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if not gone(int(path.name))]
 
 
+def parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
 def argv(pid: int) -> str:
     """The command line of a process, empty when it has ended."""
     try:
@@ -263,10 +271,9 @@ def test_a_node_that_goes_down(campaign: Campaign) -> None:
 def test_kill_9_of_a_batch_leaves_nothing_of_its_containers(campaign: Campaign) -> None:
     process = campaign.start(campaign.write(FILES))
     campaign.wait_for_records(2)
-    folder = str(campaign.results / "batches")
     (runner,) = [pid for pid in pids() if f"-m aifbench run --spec {campaign.results}" in argv(pid)]
-    begun = [pid for pid in pids() if folder in argv(pid) and "aifbench.worker" in argv(pid)]
-    assert begun
+    begun = [pid for session in pids() if parent(session) == runner for pid in members(session)]
+    assert any("squashfuse" in argv(pid) for pid in begun)
     os.kill(runner, signal.SIGKILL)
     wait_for(lambda: all(gone(pid) for pid in begun), 10)
     assert process.wait(200) == 0, campaign.said()
