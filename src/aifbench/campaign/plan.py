@@ -23,6 +23,8 @@ from aifbench.campaign.matrix import points
 from aifbench.campaign.params import Params
 
 SCHEMA_VERSION = 1
+SLURM_JOB_S = 6.0
+"""Snakemake starts twice in a job of Slurm, once for the job and once for its step."""
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Batch:
     benchmark: str
     setup: dict[str, Any]
     cases: list[Case] = field(default_factory=list)
+    job_s: float = 0.0
+    """Expected time of the job before and after the batch."""
 
     @property
     def nodes(self) -> int:
@@ -60,9 +64,8 @@ class Batch:
     @property
     def expected_s(self) -> float:
         """Expected duration of the batch's job in seconds."""
-        return self.cases[0].params.expected_setup_seconds() + sum(
-            case.params.expected_seconds(case.repetitions.max) for case in self.cases
-        )
+        measured = sum(case.params.expected_seconds(case.repetitions.max) for case in self.cases)
+        return self.job_s + self.cases[0].params.expected_setup_seconds() + measured
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,9 @@ def make_plan(config: Config) -> Plan:
             key = f"{suite.prefix}.exclude" if suite.prefix else "exclude"
             raise ConfigError(key, None, "leaves no case in this suite", where=suite.where)
         _assign(fresh, suite, system, batches)
+    if config.system.slurm is not None:
+        for batch in batches.values():
+            batch.job_s = SLURM_JOB_S
     return Plan(config, list(cases.values()), batches)
 
 
