@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,69 @@ def test_clients_are_spread_over_the_servers() -> None:
         load = client.run([[REQUEST] * 2] * 5, [0.0] * 5, 5.0)
     assert [e.error for e in load.exchanges] == [None] * 10
     assert [len(ports) for ports in asked] == [3, 2]
+
+
+def test_a_client_thinks_before_its_next_request() -> None:
+    with server(lambda connection, _: connection.sendall(OK)) as target, StreamingClient([target], 2) as client:
+        load = client.run([[REQUEST] * 3] * 2, [0.0] * 2, 5.0, think_s=0.05)
+    for number in range(2):
+        mine = [e for e in load.exchanges if e.client == number]
+        for last, now in pairwise(mine):
+            assert now.scheduled_ns >= last.end_ns + 50_000_000
+            assert now.send_ns >= now.scheduled_ns
+
+
+def test_a_schedule_is_kept_whatever_the_server_does() -> None:
+    def slow(connection: socket.socket, number: int) -> None:
+        time.sleep(0.2 if number == 0 else 0)
+        connection.sendall(OK)
+
+    at_s = [0.0, 0.02, 0.021, 0.06]
+    with server(slow) as target, StreamingClient([target], 3) as client:
+        load = client.run_schedule([[REQUEST]] * 4, at_s, 5.0)
+    asked = sorted(load.exchanges, key=lambda e: e.index)
+    assert [round((e.scheduled_ns - load.start_ns) / 1e9, 3) for e in asked] == at_s
+    assert [e.error for e in asked] == [None] * 4
+    assert all(e.send_ns >= e.scheduled_ns for e in asked)
+    assert asked[3].send_ns < asked[0].end_ns  # it did not wait for the slow one
+    assert asked[3].connection_reused
+
+
+def test_a_request_without_a_free_connection_waits_and_is_not_dropped() -> None:
+    def slow(connection: socket.socket, number: int) -> None:
+        time.sleep(0.05)
+        connection.sendall(OK)
+
+    with server(slow) as target, StreamingClient([target], 1) as client:
+        load = client.run_schedule([[REQUEST]] * 4, [0.0] * 4, 5.0)
+    assert [(e.index, e.error) for e in sorted(load.exchanges, key=lambda e: e.send_ns)] == [
+        (i, None) for i in range(4)
+    ]
+    late = [e.send_ns - e.scheduled_ns for e in sorted(load.exchanges, key=lambda e: e.index)]
+    assert late[3] > 150_000_000
+    assert late == sorted(late)
+
+
+def test_a_schedule_goes_on_after_a_lost_connection() -> None:
+    def cut(connection: socket.socket, number: int) -> None:
+        if number == 0:
+            connection.close()
+        else:
+            connection.sendall(OK)
+
+    with server(cut) as target, StreamingClient([target], 1) as client:
+        load = client.run_schedule([[REQUEST]] * 3, [0.0, 0.01, 0.02], 5.0)
+    assert [e.error for e in sorted(load.exchanges, key=lambda e: e.index)] == ["early_close", None, None]
+
+
+def test_the_last_request_may_be_given_up() -> None:
+    def mute(connection: socket.socket, number: int) -> None:
+        time.sleep(0.5)
+
+    with server(mute) as target, StreamingClient([target], 1) as client:
+        load = client.run_schedule([[REQUEST]], [0.0], 0.1)
+        assert [e.error for e in load.exchanges] == ["timeout"]
+        assert [e.error for e in client.run([[REQUEST]], [0.0], 0.1).exchanges] == ["timeout"]
 
 
 def test_without_reuse_each_request_has_its_own_connection() -> None:

@@ -1,10 +1,12 @@
-"""Closed-loop streaming client: one thread, non-blocking sockets, stamps at the receive, nothing parsed on the way.
+"""Streaming client: one thread, non-blocking sockets, stamps at the receive, nothing parsed on the way.
 
-Each client owns one connection, opened before the run and kept. While requests are under way the receive path appends
-(stamps, bytes) and looks for the end of the response; events are parsed after the run. Where the kernel stamps received
-segments (SO_TIMESTAMPNS, CLOCK_REALTIME) those stamps are turned to CLOCK_MONOTONIC and used, unless the distance of
-the two clocks moved by more than 0.1 ms during the run. TLS and other systems use the time after the read.
-A kernel stamp is that of the last segment in a read, so a read with several events bounds their times from above.
+Closed loop: each client sends its next request when its last has ended. Open loop: requests are sent at the times of a
+schedule, whatever became of those before them. Each client owns one connection, opened before the run and kept. While
+requests are under way the receive path appends (stamps, bytes) and looks for the end of the response; events are parsed
+after the run. Where the kernel stamps received segments (SO_TIMESTAMPNS, CLOCK_REALTIME) those stamps are turned to
+CLOCK_MONOTONIC and used, unless the distance of the two clocks moved by more than 0.1 ms during the run. TLS and other
+systems use the time after the read. A kernel stamp is that of the last segment in a read, so a read with several events
+bounds their times from above.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aifbench.load.http import FramingError, Response, Target
+from aifbench.load.timer import Timer
 
 READ_BYTES = 65536
 ANCILLARY_BYTES = 64
@@ -40,7 +43,7 @@ class Exchange:
     client: int
     index: int
     scheduled_ns: int
-    """When the schedule wanted it sent: the client's start, or the end of its last request."""
+    """When the schedule wanted it sent; in a closed loop at the client's start, or a think after its last request."""
     connection_reused: bool = False
     """Whether the connection had carried a request before; a new one is opened outside of send to end."""
     send_ns: int | None = None
@@ -92,7 +95,7 @@ _Read = tuple[int, Sequence[_Ancillary], bytes]
 
 
 class _Client:
-    """One closed loop: its target, its connection, its requests and the exchange under way."""
+    """One connection to its target, the requests of its closed loop if it has one, and the exchange under way."""
 
     def __init__(self, number: int, target: Target, tls: ssl.SSLContext | None) -> None:
         self.number = number
@@ -111,8 +114,25 @@ class _Client:
         self.handshaking = False
 
 
+@dataclass
+class _Schedule:
+    """An open loop: what is to be sent when, and the clients that are free."""
+
+    requests: Sequence[Sequence[bytes]]
+    at_ns: Sequence[int]
+    idle: deque[_Client]
+    next: int = 0
+
+    def due(self, now: int) -> bool:
+        return self.next < len(self.at_ns) and self.at_ns[self.next] <= now
+
+    def upcoming(self) -> int | None:
+        """Return when the next request is due if a client is free for it; without one, the end of another tells."""
+        return self.at_ns[self.next] if self.idle and self.next < len(self.at_ns) else None
+
+
 class StreamingClient:
-    """Keeps `clients` connections and runs closed loops over them; client k asks target k modulo their number.
+    """Keeps `clients` connections and runs loads over them; client k asks target k modulo their number.
 
     `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
     connection of its own, opened before its timed span.
@@ -131,9 +151,14 @@ class StreamingClient:
         self._clients = [_Client(number, target, tls if target.tls else None) for number, target in enumerate(chosen)]
         self._raw: list[tuple[Exchange, list[_Read]]] = []
         self._waiting: list[tuple[int, int]] = []
+        """Closed loops that begin or think: (when, client)."""
+        self._schedule: _Schedule | None = None
         self._deadlines: deque[tuple[int, Exchange, _Client]] = deque()
+        self._timer = Timer()
         self._timeout_ns = 0
+        self._think_ns = 0
         self._active = 0
+        """Closed loops, or requests of a schedule, that have not ended."""
 
     def __enter__(self) -> StreamingClient:
         return self
@@ -146,13 +171,47 @@ class StreamingClient:
         for client in self._clients:
             self._drop(client)
         self._selector.close()
+        self._timer.close()
 
-    def run(self, requests: Sequence[Sequence[bytes]], offsets_s: Sequence[float], timeout_s: float) -> Load:
+    def run(
+        self, requests: Sequence[Sequence[bytes]], offsets_s: Sequence[float], timeout_s: float, think_s: float = 0.0
+    ) -> Load:
         """Send each client's requests in a row, the first of them `offsets_s` after the start; return all exchanges.
 
-        `requests[k]` are the whole HTTP requests of client k. A request that fails is kept and the client goes on.
+        `requests[k]` are the whole HTTP requests of client k, who thinks `think_s` after each. A request that fails is
+        kept and the client goes on.
         """
+
+        def begin(start: int) -> None:
+            self._think_ns = int(think_s * 1e9)
+            for client, payloads, offset in zip(self._clients, requests, offsets_s, strict=True):
+                client.requests, client.next = payloads, 0
+                if payloads:
+                    self._waiting.append((start + int(offset * 1e9), client.number))
+            heapq.heapify(self._waiting)
+            self._active = len(self._waiting)
+
+        return self._run(begin, timeout_s)
+
+    def run_schedule(self, requests: Sequence[Sequence[bytes]], at_s: Sequence[float], timeout_s: float) -> Load:
+        """Send request i at `at_s[i]` (seconds after the start, in order) on a connection that is free then.
+
+        Where none is free it waits for one, and is sent late: nothing is left out. `requests[i]` has the request for
+        each target; `index` of an exchange is i, `client` its connection.
+        """
+
+        def begin(start: int) -> None:
+            self._schedule = _Schedule(requests, [start + int(at * 1e9) for at in at_s], deque(self._clients))
+            self._active = len(at_s)
+
+        return self._run(begin, timeout_s)
+
+    def _run(self, begin: Callable[[int], None], timeout_s: float) -> Load:
         self._raw = []
+        self._waiting.clear()
+        self._deadlines.clear()
+        self._schedule, self._think_ns = None, 0
+        self._timeout_ns = int(timeout_s * 1e9)
         self._open_connections()
         opened = self.connections_opened
         collecting = gc.isenabled()
@@ -163,7 +222,8 @@ class StreamingClient:
             offset_start = clock_offset_ns()
             cpu = time.process_time_ns()
             start = time.monotonic_ns()
-            self._loop(requests, [start + int(offset * 1e9) for offset in offsets_s], int(timeout_s * 1e9))
+            begin(start)
+            self._loop()
             end = time.monotonic_ns()
             cpu = time.process_time_ns() - cpu
             offset_end = clock_offset_ns()
@@ -191,6 +251,7 @@ class StreamingClient:
         """Open what is missing, before the run. What cannot be opened now is tried again by its first request."""
         self._selector.close()
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._timer, selectors.EVENT_READ, None)
         addresses: dict[Target, tuple[Any, ...]] = {}
         for target in self._targets:
             with contextlib.suppress(OSError):
@@ -227,29 +288,39 @@ class StreamingClient:
 
     # -- the loop
 
-    def _loop(self, requests: Sequence[Sequence[bytes]], starts: Sequence[int], timeout_ns: int) -> None:
-        waiting, deadlines = self._waiting, self._deadlines
-        waiting.clear()
-        deadlines.clear()
-        self._timeout_ns = timeout_ns
-        for client, payloads, at in zip(self._clients, requests, starts, strict=True):
-            client.requests, client.next = payloads, 0
-            if payloads:
-                waiting.append((at, client.number))
-        heapq.heapify(waiting)
-        self._active = len(waiting)
+    def _loop(self) -> None:
+        waiting, deadlines, schedule = self._waiting, self._deadlines, self._schedule
         while self._active:
             now = time.monotonic_ns()
             while waiting and waiting[0][0] <= now:
                 at, number = heapq.heappop(waiting)
-                self._begin(self._clients[number], at)
+                self._next(self._clients[number], at)
+            while schedule is not None and schedule.due(now) and schedule.idle:
+                client = schedule.idle.popleft()
+                index = schedule.next
+                schedule.next += 1
+                request = schedule.requests[index][client.number % len(self._targets)]
+                self._begin(client, index, request, schedule.at_ns[index])
             while deadlines and (deadlines[0][1].end_ns is not None or deadlines[0][0] <= now):
                 _, exchange, client = deadlines.popleft()
                 if exchange.end_ns is None:
                     self._fail(client, self._timeout_class(client), now)
-            wake = min((queue[0][0] for queue in (waiting, deadlines) if queue), default=now)
-            for key, mask in self._selector.select(max(0, wake - time.monotonic_ns()) / 1e9):
-                self._ready(key.data, mask)
+            if not self._active:  # the last one has just been given up
+                return
+            upcoming = waiting[0][0] if waiting else schedule.upcoming() if schedule is not None else None
+            if upcoming is not None:
+                self._timer.set(upcoming)
+            limit = max(0, deadlines[0][0] - time.monotonic_ns()) / 1e9 if deadlines else None
+            for key, mask in self._selector.select(limit):
+                if key.data is None:
+                    self._timer.clear()
+                else:
+                    self._ready(key.data, mask)
+
+    def _next(self, client: _Client, scheduled_ns: int) -> None:
+        index = client.next
+        client.next += 1
+        self._begin(client, index, client.requests[index], scheduled_ns)
 
     def _timeout_class(self, client: _Client) -> str:
         if client.connecting:
@@ -258,11 +329,10 @@ class StreamingClient:
             return "tls"
         return "stall" if client.reads else "timeout"
 
-    def _begin(self, client: _Client, scheduled_ns: int) -> None:
-        exchange = Exchange(client.number, client.next, scheduled_ns, connection_reused=client.used)
+    def _begin(self, client: _Client, index: int, request: bytes, scheduled_ns: int) -> None:
+        exchange = Exchange(client.number, index, scheduled_ns, connection_reused=client.used)
         client.exchange, client.response, client.reads = exchange, Response(), []
-        client.unsent = memoryview(client.requests[client.next])
-        client.next += 1
+        client.unsent = memoryview(request)
         self._raw.append((exchange, client.reads))
         self._deadlines.append((time.monotonic_ns() + self._timeout_ns, exchange, client))
         if client.sock is not None:
@@ -379,21 +449,28 @@ class StreamingClient:
         if client.unsent or not self._reuse or not client.response.reusable:
             self._drop(client)
         if self._end(client, now):
-            self._begin(client, now)
+            if self._think_ns:
+                heapq.heappush(self._waiting, (now + self._think_ns, client.number))
+            else:
+                self._next(client, now)
 
     def _fail(self, client: _Client, error: str, now: int) -> None:
         assert client.exchange is not None
         client.exchange.error = error
         self._drop(client)
         if self._end(client, now):
-            heapq.heappush(self._waiting, (now, client.number))
+            heapq.heappush(self._waiting, (now + self._think_ns, client.number))
 
     def _end(self, client: _Client, now: int) -> bool:
-        """End the exchange under way; return whether the client has another request."""
+        """End the exchange under way; return whether the client's closed loop has another request."""
         assert client.exchange is not None
         client.exchange.end_ns = now
         client.exchange.status = client.response.status
         client.exchange = None
+        if self._schedule is not None:
+            self._schedule.idle.append(client)
+            self._active -= 1
+            return False
         more = client.next < len(client.requests)
         self._active -= not more
         return more
