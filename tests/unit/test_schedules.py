@@ -169,9 +169,23 @@ def test_ramp_has_the_asked_rate_in_each_interval(first, last, seconds):
     assert ks(np.diff(expected_on_ramp(times, first, last, seconds), prepend=0), exponential_cdf) < 1.63
 
 
-@pytest.mark.parametrize("ends", [(1e6, 1e-6), (0, 1e-6), (1e-6, 1e6)])
-def test_steep_ramps_have_finite_times(ends):
-    assert np.isfinite(times_of(ramp(*ends, 60))).all()
+@pytest.mark.parametrize("value", [ramp(1e6, 1e-6, 60), ramp(1e3, 1e-6, 60), ramp(0, 1e-6, 60), ramp(1e-6, 1e6, 60)])
+def test_steep_ramps_are_computed_without_a_fault(value):
+    with np.errstate(invalid="raise", divide="raise", over="raise"):
+        assert np.isfinite(times_of(value)).all()
+
+
+class LastBit:
+    """A generator of gaps that are as small as the sum of all gaps can show."""
+
+    def standard_exponential(self, requests):
+        return np.array([1e5] + [np.spacing(1e5)] * (requests - 1))
+
+
+def test_rounding_does_not_swap_times(monkeypatch):
+    assert np.diff(schedule(ramp(1, 8, 60_000)).times(1_000, LastBit())).min() < 0
+    monkeypatch.setattr(np.random, "default_rng", lambda _: LastBit())
+    assert np.diff(times_of(ramp(1, 8, 60_000), requests=1_000)).min() >= 0
 
 
 def test_step_has_the_asked_rate_in_each_step_and_keeps_the_last():
