@@ -5,8 +5,10 @@ per gap, another percentile. Here each tool's rule is applied to the stamps of o
 definition alone are not taken for servers that differ. What is translated is the definition, not the client: delays
 that a tool's own event loop would have added are not in it.
 
-Source of the rules: the code of guidellm (0.8), aiperf (0.13), vLLM (`benchmarks/serve.py` 009e6d4 with
-`lib/endpoint_request_func.py` 02cfb53), llmperf (f1d6bed) and MLPerf LoadGen (`results.cc` 05a9cec, `logging.cc`).
+Source of the rules: the tools' code, in guidellm `schemas/generative/metrics.py` 06cef29 and `statistics.py` 0280467,
+aiperf `metrics/types/inter_token_latency_metric.py` 58dd5de and `metric_dicts.py` 0fec57a, vLLM `benchmarks/serve.py`
+009e6d4 and `lib/endpoint_request_func.py` 02cfb53, llmperf `token_benchmark_ray.py` f1d6bed, LoadGen `results.cc`
+05a9cec (of its TPOT only a description was at hand).
 """
 
 from __future__ import annotations
