@@ -225,6 +225,76 @@ def doctor(
 
 
 @app.command()
+def calibrate(
+    streams: Annotated[
+        list[int] | None,
+        typer.Option("--streams", "-n", help="Concurrent streams; may be repeated.", show_default="1, 16, 64, 256"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the start offsets.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.", show_default=False)] = None,
+) -> None:
+    """Measure the error of the streaming client here, at rising loads, against a server that tells its truth.
+
+    Server and client share the machine, so give it nothing else to do. Example: aifbench calibrate --streams 64
+    """
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    from aifbench.load.calibrate import ladder
+
+    table = Table(
+        "streams",
+        "token events/s",
+        "TTFT error p50",
+        "TTFT error bound",
+        "gap error bound",
+        "CPU per request",
+        "carried",
+    )
+    found = []
+    for count in streams or [1, 16, 64, 256]:
+        for figures in ladder(count, seed):
+            found.append(figures)
+            ttft, gap = figures["ttft_error_s"], figures["gap_error_s"]
+            table.add_row(
+                str(count),
+                f"{figures['tokens_per_s']:.0f}",
+                f"{ttft.get('p50', ttft['bound']) * 1e3:.3f} ms",
+                f"{ttft['bound'] * 1e3:.3f} ms ({ttft['bound_quantile']})",
+                f"{gap['bound'] * 1e3:.3f} ms ({gap['bound_quantile']})",
+                f"{figures['client_cpu_s'] / figures['requests'] * 1e3:.2f} ms",
+                "yes" if figures["carried"] else "no",
+            )
+    Console().print(table)
+    if out:
+        out.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+
+
+@app.command()
+def rosetta(
+    results: Results,
+    case: Annotated[str, typer.Argument(help="Id of an inference case.", show_default=False)],
+    repetition: Annotated[int, typer.Option(help="Repetition, from 0.")] = 0,
+) -> None:
+    """Print what other load generators would have printed for the raw events of one repetition."""
+    import orjson
+
+    from aifbench.inference.rosetta import table, translate
+    from aifbench.records.store import BatchStore
+
+    planned = orjson.loads((results / "plan.json").read_bytes())["cases"]
+    batch = next((row["batch"] for row in planned if row["case"] == case and row["benchmark"] == "inference"), None)
+    if batch is None:
+        raise ConfigError("case", case, f"is no inference case of {results}")
+    store = BatchStore(results / "batches" / batch)
+    done = [record.repetition for record in store.read_cases() if record.case == case and record.raw is not None]
+    if repetition not in done:
+        raise ConfigError("--repetition", repetition, f"is not recorded; recorded: {sorted(done)}")
+    typer.echo(table(translate(store.read_raw(case, repetition))))
+
+
+@app.command()
 def schema(
     folder: Annotated[Path, typer.Argument(help="Folder for the JSON Schemas.")] = Path("workflow/schemas"),
 ) -> None:

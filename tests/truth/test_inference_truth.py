@@ -61,13 +61,14 @@ def measure(params: InferenceParams, endpoint: str, work_dir: Path) -> tuple[Mea
         measurement = worker.measure(params)
     finally:
         worker.close()
-    assert phases[-2:] == ["warmup", "measure"]
+    assert [phase for phase in phases if phase != "calibrate"] == ["warmup", "measure"]
     return measurement, *evaluate(params, measurement.raw, measurement.facts)
 
 
 def untimed(validity: Validity) -> list[str]:
     """Return the reasons that do not depend on how busy this machine is with other work."""
-    return [reason for reason in validity.reasons if not reason.startswith(("Little's law", "first to last token"))]
+    timed = ("Little's law", "first to last token", "requests were sent up to")
+    return [reason for reason in validity.reasons if not reason.startswith(timed)]
 
 
 def planted_case(url: str, plan: dict[str, Any], **values: Any) -> InferenceParams:
@@ -114,6 +115,37 @@ def test_known_first_token_gaps_and_length(planted: str, work_dir: Path) -> None
     assert measurement.raw["tokens"] == [8] * 4
     assert measurement.raw["connection_reused"] == [True] * 4  # the warm-up had used them
     assert measurement.facts["warmup_requests"] == 2
+
+
+def test_an_open_schedule_is_kept_while_answers_are_under_way(planted: str, work_dir: Path) -> None:
+    schedule = {"kind": "constant", "rate": 20}
+    case = planted_case(planted, {"ttft_ms": 200, "gap_ms": 5, "tokens": 4}, clients=8, schedule=schedule, requests=8)
+    measurement, metrics, validity = measure(case, planted, work_dir)
+    assert untimed(validity) == []
+    scheduled = np.array(measurement.raw["scheduled_ns"])
+    assert np.diff(np.sort(scheduled)).tolist() == [50_000_000] * 7
+    assert sorted(measurement.raw["index"]) == list(range(8))
+    # Each answer takes 215 ms and one is asked for every 50 ms: about four are under way at any time.
+    assert 3 < (metrics["concurrency_achieved"].value or 0) < 6
+    assert (metrics["time_to_first_token_from_schedule_s"].value or 0) >= 0.200 * EARLY
+
+
+def test_requests_without_a_connection_wait_are_counted_and_void_the_case(planted: str, work_dir: Path) -> None:
+    schedule = {"kind": "constant", "rate": 50}
+    case = planted_case(planted, {"ttft_ms": 100, "gap_ms": 5, "tokens": 4}, clients=1, schedule=schedule, requests=5)
+    _, metrics, validity = measure(case, planted, work_dir)
+    service, response = (metrics[f"time_to_first_token{name}_s"].value or 0 for name in ("", "_from_schedule"))
+    assert metrics["success_rate"].n == 5
+    assert response > service + 0.1  # the last ones waited for those before them
+    assert [reason for reason in validity.reasons if "a wait for one of 1 connections counts" in reason]
+
+
+def test_the_client_is_calibrated_at_the_load_that_it_saw(planted: str, tmp_path: Path) -> None:
+    case = planted_case(planted, {"ttft_ms": 10, "gap_ms": 1, "tokens": 64}, clients=2, requests=4)
+    measurement, _, validity = measure(case, planted, tmp_path)
+    calibration = measurement.facts["calibration"]
+    assert calibration["asked_tokens_per_s"] > 400  # answers of 3 tokens in 16 ms give two clients 375/s
+    assert not [reason for reason in validity.reasons if "calibrated" in reason], (validity, calibration)
 
 
 def test_a_role_chunk_sent_at_once_is_not_the_first_token(planted: str, work_dir: Path) -> None:

@@ -28,7 +28,7 @@ ROWS = [  # client, send, tokens, end
     (1, 200, [300, 320, 340, 360], 360),
 ]
 FACTS: dict[str, Any] = {
-    "calibration": {"ttft_error_s": {"bound": 0.0002}, "gap_error_s": {"bound": 0.0001}},
+    "calibration": {"ttft_error_s": {"bound": 0.0002}, "gap_error_s": {"bound": 0.0001}, "tokens_per_s": 1e4},
     "fixes_length": True,
     "server_states_before": [None],
     "server_states_after": [None],
@@ -50,7 +50,10 @@ def raw() -> dict[str, list[Any]]:
         "client": [row[0] for row in ROWS],
         "scheduled_ns": [at(row[1]) for row in ROWS],
         "send_ns": [at(row[1]) for row in ROWS],
+        "first_byte_ns": [at(row[1] + 10) for row in ROWS],
+        "first_event_ns": [at(row[1] + 20) for row in ROWS],
         "first_token_ns": [at(row[2][0]) for row in ROWS],
+        "first_visible_ns": [at(row[2][1]) for row in ROWS],
         "end_ns": [at(row[3]) for row in ROWS],
         "token_ns": [[at(ms) for ms in row[2]] for row in ROWS],
         "tokens": [4] * 4,
@@ -112,6 +115,95 @@ def test_gaps_and_whole_requests() -> None:
     assert metrics["requests_per_second"].value == pytest.approx(4 / 0.36)
     assert metrics["success_rate"].value == 1.0
     assert metrics["distinct_answers"].value == 2
+
+
+def test_first_byte_event_token_and_visible_token_are_four_things() -> None:
+    metrics, _ = run()
+    ttft = metrics["time_to_first_token_s"].value
+    assert metrics["time_to_first_byte_s"].value == pytest.approx(0.010)
+    assert metrics["time_to_first_event_s"].value == pytest.approx(0.020)
+    assert metrics["time_to_first_visible_token_s"].value == pytest.approx(ttft + (10 + 10 + 20 + 20) / 4e3)
+    assert metrics["time_to_first_token_from_schedule_s"].value == pytest.approx(ttft)
+
+
+def test_a_stall_is_in_the_gaps_and_is_counted() -> None:
+    stamps = [[100 + 10 * i + (500 if i >= 16 else 0) for i in range(32)]] * 4
+    changes = {"token_ns": [[at(row[1] + ms) for ms in line] for row, line in zip(ROWS, stamps, strict=True)]}
+    metrics, _ = run(changes)
+    assert metrics["inter_token_stalls"].value == 4
+    assert metrics["inter_token_latency_max_s"].value == pytest.approx(0.51)
+    assert metrics["inter_token_latency_p50_s"].value == pytest.approx(0.01)
+    assert metrics["inter_token_latency_p999_s"].value is None  # 124 gaps do not carry it
+
+
+def open_load(lag_ms: float = 0.0, **values: Any) -> tuple[dict[str, Metric], Validity]:
+    """The requests of ROWS as arrivals at 0, 20, 130 and 200 ms that were sent `lag_ms` late."""
+    late = {"scheduled_ns": [at(row[1] - lag_ms) for row in ROWS]}
+    given = {"schedule": {"kind": "poisson", "rate": 20}, "requests": 4, **values}
+    return run(late, params=InferenceParams.model_validate({**PARAMS.model_dump(), **given}))
+
+
+def test_an_open_load_is_judged_by_its_lag_and_not_by_littles_law() -> None:
+    metrics, validity = open_load(lag_ms=0.5)
+    assert validity.valid, validity.reasons
+    assert metrics["schedule_lag_max_s"].value == pytest.approx(0.0005)
+    assert metrics["time_to_first_token_from_schedule_s"].value == pytest.approx(0.105 + 0.0005)
+    assert metrics["end_to_end_latency_from_schedule_s"].value == pytest.approx(0.15 + 0.0005)
+    # in flight between the first send, 0, and the last, 200: 130 + 70 of client 0, 180 of client 1
+    assert metrics["concurrency_achieved"].value == pytest.approx((130 + 70 + 180) / 200)
+    _, validity = open_load(lag_ms=1.2)  # 1 % of a time to first token of 105 ms is 1.05 ms
+    assert "sent up to 1.2 ms late (p99; limit 1.05 ms)" in validity.reasons[0]
+
+
+def test_an_open_load_that_piles_up_is_a_caution() -> None:
+    forever = {"end_ns": [at(10_000)] * 40, "error": [None] * 40}
+    columns = {name: (values * 10) for name, values in raw().items()} | forever
+    columns |= {name: [at(10 * i) for i in range(40)] for name in ("scheduled_ns", "send_ns")}
+    params = InferenceParams.model_validate(
+        {**PARAMS.model_dump(), "schedule": {"kind": "constant", "rate": 100}, "requests": 40}
+    )
+    _, validity = evaluate(params, columns, FACTS)
+    assert [note for note in validity.notes if "20 requests were under way in the middle" in note], validity.notes
+
+
+def test_think_time_is_part_of_littles_law() -> None:
+    thinking = InferenceParams.model_validate({**PARAMS.model_dump(), "schedule": {"kind": "closed", "think_s": 0.05}})
+    _, validity = run(params=thinking)
+    assert "Little's law does not hold" in validity.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("slo", "kept"),
+    [
+        ({"time_to_first_token_s": 0.11}, 3),
+        ({"time_per_output_token_s": 0.015}, 2),
+        ({"end_to_end_latency_s": 0.17}, 3),
+        ({"time_to_first_token_s": 0.11, "time_per_output_token_s": 0.015}, 2),
+        ({"time_to_first_token_s": 0.01}, 0),
+    ],
+)
+def test_goodput_is_what_keeps_every_bound(slo: dict[str, float], kept: int) -> None:
+    metrics, _ = run(params=InferenceParams.model_validate({**PARAMS.model_dump(), "slo": slo}))
+    assert metrics["goodput_share"].value == kept / 4
+    assert metrics["goodput_requests_per_second"].value == pytest.approx(kept / 0.36)
+    assert metrics["goodput_share"].n == 4
+
+
+def test_goodput_counts_failures_and_needs_an_slo() -> None:
+    assert run()[0]["goodput_share"].value is None
+    within = InferenceParams.model_validate({**PARAMS.model_dump(), "slo": {"end_to_end_latency_s": 10}})
+    metrics, _ = run({"error": ["reset", None, None, None]}, params=within)
+    assert metrics["goodput_share"].value == 3 / 4
+
+
+def test_beyond_the_calibrated_load_the_error_is_not_known() -> None:
+    many = {"token_ns": [[at(row[1] + ms) for ms in range(100, 130)] for row in ROWS]}
+    calibration = {**FACTS["calibration"], "tokens_per_s": 500.0}
+    # 120 events between 100 and 329 ms
+    _, validity = run(many, {"calibration": {**calibration, "tokens_per_s": 119 / 0.229}})
+    assert not [reason for reason in validity.reasons if "calibrated" in reason]
+    _, validity = run(many, {"calibration": {**calibration, "tokens_per_s": 400.0}})
+    assert "520 token events/s arrived, but the client is calibrated up to 400/s only" in validity.reasons
 
 
 def test_server_beside_ours() -> None:

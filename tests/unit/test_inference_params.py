@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.inference.params import InferenceParams
+from aifbench.load.schedules import Trace
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -90,6 +91,14 @@ def test_slug_names_engine_and_model() -> None:
         {"engine": {"kind": "vllm"}},
         {"engine": "llamacpp"},
         {"output_tokens": 2048},
+        {"servers": 0},
+        {"servers": 2, "engine": {"kind": "openai", "url": "http://h", "model": "m"}},
+        {"slo": {}},
+        {"slo": {"ttft": 1}},
+        {"cache": "shared-prefix", "prompt_text": "a long prompt"},
+        {"shared_prefix_tokens": 8},
+        {"cache": "shared-prefix", "shared_prefix_tokens": 4, "prompt_text": "sixteen letters!"},
+        {"schedule": {"kind": "trace", "file": "x"}, "schedule_s": [0.0, 1.0], "requests": 3},
     ],
 )
 def test_nonsense_is_refused(values: dict[str, object]) -> None:
@@ -100,3 +109,34 @@ def test_nonsense_is_refused(values: dict[str, object]) -> None:
 def test_expected_time_grows_with_the_work() -> None:
     small, large = InferenceParams(prompt_text="x"), InferenceParams(prompt_text="x", clients=4)
     assert 0 < small.expected_seconds(1) < large.expected_seconds(1) < large.expected_seconds(3)
+
+
+def test_schedules_and_slos_have_a_short_form_and_the_default_schedule_is_no_part_of_the_identity() -> None:
+    plain = InferenceParams(prompt_text="x")
+    assert InferenceParams.model_validate({"prompt_text": "x", "schedule": "closed"}).identity() == plain.identity()
+    case = InferenceParams.model_validate(
+        {"schedule": {"kind": "poisson", "rate": "120/min"}, "slo": {"time_to_first_token_s": 0.5}}
+    )
+    assert (case.shown("schedule"), case.shown("slo")) == ("poisson 2/s", "time to first token <= 0.5 s")
+    assert case.identity()["schedule"] == {"kind": "poisson", "rate": 2.0}
+
+
+def test_an_open_schedule_counts_requests_of_all_clients_together_and_lasts_as_long_as_it_says() -> None:
+    closed = InferenceParams(prompt_text="x", clients=8, requests=10)
+    slow = InferenceParams.model_validate(
+        {"prompt_text": "x", "clients": 8, "requests": 10, "schedule": {"kind": "constant", "rate": "1/min"}}
+    )
+    assert (closed.total_requests, slow.total_requests) == (80, 10)
+    assert slow.expected_seconds(1) > 9 * 60
+
+
+def test_the_times_of_a_trace_identify_the_case(tmp_path: Path) -> None:
+    file = tmp_path / "day.csv"
+    file.write_text("timestamp\n10\n10.5\n12\n")
+    schedule = Trace(kind="trace", file=str(file))
+    (values,) = InferenceParams.resolve({"prompt": "a b", "schedule": schedule, "requests": 3}, [])
+    assert values["schedule_s"] == (0.0, 0.5, 2.0)
+    assert InferenceParams.model_validate(values).identity()["schedule_s"] == [0.0, 0.5, 2.0]
+    file.write_text("timestamp\n3\n1\n")
+    with pytest.raises(ConfigError, match=r"schedule\.file = .*line 3"):
+        InferenceParams.resolve({"prompt": "a b", "schedule": schedule}, [])

@@ -5,7 +5,7 @@ import orjson
 from aifbench.engines.openai import OpenAIAdapter
 from aifbench.engines.settings import OpenAI
 from aifbench.inference.params import InferenceParams
-from aifbench.inference.requests import columns, payloads, start_offsets, understand
+from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets, understand
 from aifbench.load.client import Exchange
 
 ENGINE = OpenAIAdapter("http://h", OpenAI(kind="openai", url="http://h", model="m"))
@@ -98,3 +98,29 @@ def test_absent_is_none_and_never_zero() -> None:
         "cached_tokens", "status", "finish_reason", "server_queue_ms", "server_load_ms", "server_prefill_ms",
         "server_decode_ms", "answer_sha256",
     } == set(absent)  # fmt: skip
+
+
+def test_scheduled_requests_have_a_form_for_each_server() -> None:
+    other = OpenAIAdapter("http://other", OpenAI(kind="openai", url="http://other", model="m"))
+    rows = scheduled_payloads([ENGINE, other], COLD, 7)
+    assert len(rows) == 3
+    assert [[b"Host: other" in form for form in row] for row in rows] == [[False, True]] * 3
+    assert len({content(row[0]) for row in rows}) == 3
+    assert all(content(row[0]) == content(row[1]) for row in rows)
+    same = scheduled_payloads([ENGINE], WARM, 7)
+    assert {row[0] for row in same} == {payloads([ENGINE], WARM, 7, "measure")[0][0]}
+
+
+def test_a_shared_prefix_stands_before_the_nonce() -> None:
+    params = InferenceParams(
+        prompt_text="x" * 40 + "y" * 40, cache="shared-prefix", shared_prefix_tokens=10, clients=2, requests=2
+    )
+    texts = [content(payload) for row in payloads([ENGINE], params, 7, "measure") for payload in row]
+    assert len(set(texts)) == 4
+    assert {text[:41] for text in texts} == {"x" * 40 + "["}
+    assert {text.split("] ")[1] for text in texts} == {"y" * 40}
+
+
+def test_the_rate_of_events_is_that_of_all_streams() -> None:
+    assert event_rate([[0, 500_000_000], [], [1_000_000_000]]) == 2.0
+    assert event_rate([[5], []]) == 0.0

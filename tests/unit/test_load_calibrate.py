@@ -4,7 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
-from aifbench.load.calibrate import calibrate, exchange_errors, summary
+from aifbench.load.calibrate import GAP_MS, MARGIN, TOKENS, TTFT_MS, calibrate, exchange_errors, shape, summary
 from aifbench.load.client import Exchange
 from aifbench.load.planted import Plan
 
@@ -59,3 +59,11 @@ def test_a_calibration_has_all_its_figures() -> None:
     assert figures["gap_error_s"]["n"] == 2 * figures["requests"]
     assert 0 < figures["ttft_error_s"]["bound"] <= figures["ttft_error_s"]["max"]
     assert figures["stamp_source"] in {"kernel", "read"}
+
+
+def test_answers_are_shaped_for_the_load_that_is_to_be_known() -> None:
+    assert shape(4, 0.0) == (TOKENS, GAP_MS)
+    tokens, gap_ms = shape(2, 2000.0)
+    # each stream: tokens by (first token, gaps, turn-around of 2 ms)
+    assert 2 * tokens / (TTFT_MS + (tokens - 1) * gap_ms + 2) * 1e3 == pytest.approx(MARGIN * 2000.0)
+    assert shape(1, 1e9)[1] == 0.1  # no faster than this

@@ -37,3 +37,10 @@ def test_unknown_is_a_note_and_never_a_zero() -> None:
         assert "not confirmed" in note
     assert cache_state("cold", [float("nan")], [float("nan")])[1]
     assert cache_state("cold", [], [])[1]
+
+
+def test_a_shared_prefix_is_taken_from_the_cache_and_no_more() -> None:
+    assert cache_state("shared-prefix", [200.0, 200.0], [100.0, 118.0], 100) == ([], [])
+    assert "did not take about 100" in cache_state("shared-prefix", [200.0], [0.0], 100)[0][0]
+    assert cache_state("shared-prefix", [200.0], [199.0], 100)[0]  # the whole prompt was there
+    assert cache_state("shared-prefix", [900.0], [600.0], 100)[0]

@@ -40,6 +40,7 @@ def columns(*requests: Request) -> dict[str, list[Any]]:
         "client": [request[0] for request in requests],
         "scheduled_ns": [at(request[1]) for request in requests],
         "send_ns": [at(request[2]) for request in requests],
+        "first_byte_ns": [at(request[3][0]) for request in requests],
         "first_event_ns": [at(request[3][0]) for request in requests],
         "first_token_ns": [at(request[3][0]) for request in requests],
         "first_visible_ns": [at(request[3][0]) for request in requests],

@@ -11,12 +11,14 @@ BLOCK_TOKENS = 16
 
 
 def cache_state(
-    mode: str, prompt_tokens: Sequence[float | None], cached_tokens: Sequence[float | None]
+    mode: str, prompt_tokens: Sequence[float | None], cached_tokens: Sequence[float | None], shared: int = 0
 ) -> tuple[list[str], list[str]]:
     """Return (reasons against, notes) from the server's own counts, one pair of counts per request.
 
     `cold`: no request may take more than 64 tokens (a chat template) or half of its prompt from the cache.
     `warm-same`: each request must take at least half of its prompt, or all but one block of 16, from the cache.
+    `shared-prefix`: each must take about `shared` tokens from it: at least half of them but one block, and no more than
+    twice as many and a chat template.
     """
     known = [
         (prompt, cached)
@@ -28,6 +30,11 @@ def cache_state(
     if mode == "cold":
         wrong = [(p, c) for p, c in known if c > TEMPLATE_TOKENS or c > p / 2]
         problem = "took prompt tokens from the cache"
+    elif mode == "shared-prefix":
+        wrong = [
+            (p, c) for p, c in known if not shared / 2 - BLOCK_TOKENS <= c <= 2 * shared + TEMPLATE_TOKENS or c >= p - 1
+        ]
+        problem = f"did not take about {shared} prompt tokens from the cache"
     else:
         wrong = [(p, c) for p, c in known if c < min(p / 2, p - BLOCK_TOKENS - 1)]
         problem = "did not find the prompt in the cache"

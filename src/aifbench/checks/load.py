@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 def littles_law(throughput_per_s: float, residence_s: float, clients: int, tolerance: float = 0.05) -> list[str]:
     """Return the reason, if any, why a closed loop of `clients` was not kept busy.
 
-    In a closed loop without think time N = X R: the clients equal throughput (operations/s) times mean residence (s),
-    both over the same window. A product below N means that clients waited for something that is not in the latencies
-    (the load generator itself); above N, that latencies contain more than the operation.
+    In a closed loop N = X R: the clients equal throughput (operations/s) times mean residence (s; the operation and, if
+    there is one, the think time after it), both over the same window. A product below N means that clients waited for
+    something that is not in the latencies (the load generator itself); above N, that latencies contain more than the
+    operation.
     Source: J. D. C. Little, 1961; Denning and Buzen, operational analysis, 1978.
     """
     in_flight = throughput_per_s * residence_s
@@ -27,7 +28,7 @@ def littles_law(throughput_per_s: float, residence_s: float, clients: int, toler
 
 @dataclass(frozen=True)
 class SteadyWindow:
-    """The stretch (s) in which every client of a closed loop had begun and none had finished, and what ran in it.
+    """A stretch (s) of steady load and what ran in it: all clients of a closed loop at work, or requests arriving.
 
     Operations that the window cuts count by the part of them inside: `operations` is a sum of such parts, `busy_s` the
     time of operations inside, summed over clients.
@@ -50,11 +51,11 @@ class SteadyWindow:
         """Time average of operations in flight."""
         return self.busy_s / self.length_s
 
-    def reasons(self, clients: int) -> list[str]:
-        """Return the reason, if any, why `clients` were not kept busy (see `littles_law`)."""
+    def reasons(self, clients: int, think_s: float = 0.0) -> list[str]:
+        """Return the reason, if any, why `clients` who think `think_s` were not kept busy (see `littles_law`)."""
         if not self.operations:
             return []
-        return littles_law(self.operations / self.length_s, self.busy_s / self.operations, clients)
+        return littles_law(self.operations / self.length_s, self.busy_s / self.operations + think_s, clients)
 
 
 def steady_window(
@@ -70,5 +71,17 @@ def steady_window(
     if stop <= start:
         return None
     inside = np.clip(np.minimum(end, stop) - np.maximum(begin, start), 0.0, None)
+    share = np.divide(inside, end - begin, out=np.zeros_like(inside), where=end > begin)
+    return SteadyWindow(start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)))
+
+
+def arrival_window(begin_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> SteadyWindow | None:
+    """Return the stretch from the first to the last send of an open load, None if there is none: no ramp, no drain."""
+    known = ~(np.isnan(begin_s) | np.isnan(end_s))
+    begin, end = begin_s[known], end_s[known]
+    if begin.size < 2 or begin.max() <= begin.min():
+        return None
+    start, stop = float(begin.min()), float(begin.max())
+    inside = np.clip(np.minimum(end, stop) - begin, 0.0, None)
     share = np.divide(inside, end - begin, out=np.zeros_like(inside), where=end > begin)
     return SteadyWindow(start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)))

@@ -24,12 +24,16 @@ class Ask:
     temperature: float
     seed: int
     nonce: str | None = None
-    """Put at the very front of the prompt, so that no cache holds it; None lets the cache serve."""
+    """Put into the prompt, so that no cache holds what follows it; None lets the cache serve."""
+    shared: int = 0
+    """Characters of the prompt before the nonce; 0: it stands at the very front."""
 
     @property
     def text(self) -> str:
         """The prompt as it is sent."""
-        return self.prompt if self.nonce is None else f"[{self.nonce}] {self.prompt}"
+        if self.nonce is None:
+            return self.prompt
+        return f"{self.prompt[: self.shared]}[{self.nonce}] {self.prompt[self.shared :]}"
 
 
 @dataclass

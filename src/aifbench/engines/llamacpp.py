@@ -70,8 +70,8 @@ class LlamaCppAdapter(OpenAIAdapter):
         self.engine = settings
 
     def body(self, ask: Ask) -> dict[str, Any]:
-        """Return the request's body; a prompt with a nonce also leaves llama.cpp's cache out."""
-        return {**super().body(ask), "ignore_eos": True, "cache_prompt": ask.nonce is None}
+        """Return the request's body; a prompt with a nonce at its front also leaves llama.cpp's cache out."""
+        return {**super().body(ask), "ignore_eos": True, "cache_prompt": ask.nonce is None or ask.shared > 0}
 
     def timings(self, value: dict[str, Any], answer: Answer) -> None:
         """Take prompt_ms and predicted_ms; the wait for a slot is in neither, so the queue stays unknown."""

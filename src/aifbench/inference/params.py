@@ -7,30 +7,64 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama
+from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4
 """Rough size of a token in English, for the expected time only."""
 
 
+class Slo(BaseModel):
+    """Bounds of a request that is served well (service level objective). What is absent is not asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time_to_first_token_s: float | None = Field(None, gt=0, description="longest time to first token in s")
+    time_per_output_token_s: float | None = Field(None, gt=0, description="longest mean gap of one answer in s")
+    end_to_end_latency_s: float | None = Field(None, gt=0, description="longest time to the end of the answer in s")
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Slo:
+        if not self.bounds:
+            raise ValueError("needs at least one bound")
+        return self
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that are asked for."""
+        return {name: bound for name, bound in self.model_dump().items() if bound is not None}
+
+    @property
+    def shown(self) -> str:
+        """Such as `time to first token <= 0.5 s`."""
+        return ", ".join(f"{name[:-2].replace('_', ' ')} <= {bound:g} s" for name, bound in self.bounds.items())
+
+
 class InferenceParams(Params):
-    """One point of an inference suite: `clients` closed loops of `requests` requests each."""
+    """One point of an inference suite: closed loops of clients, or requests that arrive on a schedule."""
 
     label_fields: ClassVar[tuple[str, ...]] = (
-        "engine", "servers", "topology", "prompt", "clients", "output_tokens", "cache",
+        "engine", "servers", "topology", "prompt", "schedule", "clients", "output_tokens", "cache",
+        "shared_prefix_tokens", "slo",
     )  # fmt: skip
 
     metrics: ClassVar[tuple[str, ...]] = (
         "time_to_first_token_s", "time_to_first_token_p50_s", "time_to_first_token_p90_s", "time_to_first_token_p95_s",
-        "time_to_first_token_p99_s", "tokens_generated_per_second", "time_per_output_token_s",
+        "time_to_first_token_p99_s", "time_to_first_byte_s", "time_to_first_event_s", "time_to_first_visible_token_s",
+        "time_to_first_token_from_schedule_s", "tokens_generated_per_second", "time_per_output_token_s",
         "tokens_generated_per_second_aggregate", "inter_token_latency_mean_s", "inter_token_latency_p50_s",
-        "inter_token_latency_p99_s", "inter_token_latency_max_s", "end_to_end_latency_s", "success_rate", "makespan_s",
-        "requests_per_second", "distinct_answers", "concurrency_achieved", "server_tokens_per_second",
-        "server_time_to_first_token_s", "time_to_first_token_residual_s", "prefill_tokens_per_second",
+        "inter_token_latency_p95_s", "inter_token_latency_p99_s", "inter_token_latency_p999_s",
+        "inter_token_latency_max_s", "inter_token_stalls", "end_to_end_latency_s",
+        "end_to_end_latency_from_schedule_s", "schedule_lag_p99_s", "schedule_lag_max_s", "success_rate", "makespan_s",
+        "requests_per_second", "distinct_answers", "concurrency_achieved", "goodput_share",
+        "goodput_requests_per_second", "server_queue_s", "server_load_s", "server_prefill_s",
+        "server_tokens_per_second", "server_time_to_first_token_s", "time_to_first_token_residual_s",
+        "prefill_tokens_per_second",
     )  # fmt: skip
 
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")
@@ -48,14 +82,33 @@ class InferenceParams(Params):
         "short", "name of a file prompts/<name>.txt, or the text itself when it contains white space", min_length=1
     )
     prompt_text: str = vary("", "text of the prompt; filled in from `prompt`, not to be given")
-    clients: int = vary(1, "concurrent clients, each with one connection", ge=1, le=1024)
-    requests: int = vary(4, "measured requests per client and repetition, one after the other", ge=1, le=100_000)
-    output_tokens: int = vary(64, "tokens to generate per request", ge=2, le=131_072)
-    cache: Literal["warm-same", "cold"] = vary(
-        "warm-same",
-        "prompt cache: `warm-same` sends the very same prompt each time, `cold` puts a nonce at its very front",
+    clients: int = vary(
+        1, "concurrent clients, each with one connection; in an open schedule the most connections", ge=1, le=1024
     )
-    schedule: Literal["closed"] = vary("closed", "`closed`: a client sends its next request when the last has ended")
+    requests: int = vary(
+        4,
+        "measured requests per repetition: of each client, one after the other; in an open schedule of all together",
+        ge=1,
+        le=100_000,
+    )
+    output_tokens: int = vary(64, "tokens to generate per request", ge=2, le=131_072)
+    cache: Literal["warm-same", "cold", "shared-prefix"] = vary(
+        "warm-same",
+        "prompt cache: `warm-same` sends the very same prompt each time, `cold` puts a nonce at its very front, "
+        "`shared-prefix` puts it behind `shared_prefix_tokens`",
+    )
+    shared_prefix_tokens: int = vary(
+        0,
+        "length of the common beginning of all prompts in cache mode `shared-prefix`, in tokens of about 4 characters",
+        ge=0,
+    )
+    schedule: Schedule = vary(
+        Closed(kind="closed"),
+        "`closed`: a client sends its next request when the last has ended; or an open one: constant, poisson, gamma, "
+        "on-off, ramp, step or trace",
+    )
+    schedule_s: tuple[float, ...] = vary((), "send times of a trace; filled in from its file, not to be given")
+    slo: Slo | None = vary(None, "what a request must keep to count as goodput; times run from the schedule")
     temperature: float = vary(0.0, "sampling temperature; 0 is greedy", ge=0, le=2)
     warmup_requests: int = vary(1, "requests per client before the measured ones, excluded and counted", ge=0, le=1000)
     timeout_s: float = vary(120.0, "longest time of one request in seconds", gt=0, le=3600)
@@ -67,6 +120,23 @@ class InferenceParams(Params):
             raise ValueError(
                 f"output_tokens: {self.output_tokens} leave no room for a prompt in a context of {context}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prefix_fits_mode(self) -> InferenceParams:
+        if (self.cache == "shared-prefix") != bool(self.shared_prefix_tokens):
+            raise ValueError("shared_prefix_tokens: goes with cache shared-prefix, which needs it")
+        if self.cache == "shared-prefix" and self.prefix_characters >= len(self.prompt_text):
+            raise ValueError(
+                f"shared_prefix_tokens: the prompt has {len(self.prompt_text)} characters, "
+                f"so at most {(len(self.prompt_text) - 1) // CHARACTERS_PER_TOKEN} tokens of it can be shared"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trace_is_long_enough(self) -> InferenceParams:
+        if isinstance(self.schedule, Trace) and self.requests > len(self.schedule_s):
+            raise ValueError(f"requests: the trace has {len(self.schedule_s)} send times")
         return self
 
     @model_validator(mode="after")
@@ -85,6 +155,21 @@ class InferenceParams(Params):
     def starts_server(self) -> bool:
         """Whether the batch starts the engine; otherwise it is already there."""
         return isinstance(self.engine, LlamaCpp) or (isinstance(self.engine, Ollama) and self.engine.url is None)
+
+    @property
+    def prefix_characters(self) -> int:
+        """Characters of the prompt that all requests share in cache mode `shared-prefix`."""
+        return CHARACTERS_PER_TOKEN * self.shared_prefix_tokens
+
+    @property
+    def total_requests(self) -> int:
+        """Measured requests of one repetition."""
+        return self.requests * (self.clients if isinstance(self.schedule, Closed) else 1)
+
+    def shown(self, name: str) -> str:
+        """Return the value of a field for a reader; schedule and SLO in their own short form."""
+        value = getattr(self, name)
+        return value.shown if name in {"schedule", "slo"} and value is not None else super().shown(name)
 
     def images(self) -> list[str]:
         """The image of Ollama, where the batch starts it."""
@@ -113,9 +198,13 @@ class InferenceParams(Params):
 
     @classmethod
     def resolve(cls, point: dict[str, Any], folders: Sequence[Path]) -> list[dict[str, Any]]:
-        """Read the prompt's text, so that the text itself and not a file's name identifies the case."""
-        if point.get("prompt_text"):
-            raise ConfigError("prompt_text", None, "is filled in from `prompt`; give the text there")
+        """Read the prompt's text and a trace's times, so that the content and not a file's name identifies the case."""
+        for name, source in (("prompt_text", "prompt"), ("schedule_s", "schedule")):
+            if point.get(name):
+                raise ConfigError(name, None, f"is filled in from `{source}`")
+        schedule = point.get("schedule")
+        if isinstance(schedule, Trace):
+            point = {**point, "schedule_s": _read_times(schedule)}
         name = point.get("prompt", cls.model_fields["prompt"].default)
         if any(character.isspace() for character in name):
             inline = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -134,12 +223,22 @@ class InferenceParams(Params):
         """Return the expected time at 100 generated and 400 read tokens/s in total: a small model on two cores."""
         prompt_tokens = len(self.prompt_text) / CHARACTERS_PER_TOKEN
         reading = prompt_tokens / 400 if self.cache == "cold" else 0.0
-        requests = self.clients * (self.requests + self.warmup_requests)
-        return repetitions * (0.5 + requests * (self.output_tokens / 100 + reading))
+        requests = self.total_requests + self.warmup_requests * self.clients
+        busy_s = requests * (self.output_tokens / 100 + reading)
+        if not isinstance(self.schedule, Closed):
+            busy_s = max(busy_s, float(arrivals(self.schedule, self.requests, 0, np.array(self.schedule_s))[-1]))
+        return repetitions * (0.5 + busy_s)
 
     def expected_setup_seconds(self) -> float:
         """Return the expected time to start the engine and to calibrate the instrument."""
         return 10.0
+
+
+def _read_times(schedule: Trace) -> tuple[float, ...]:
+    try:
+        return tuple(read_trace(Path(schedule.file)).tolist())
+    except ValueError as error:
+        raise ConfigError("schedule.file", schedule.file, str(error)) from None
 
 
 def _read_prompt(name: str, folders: Sequence[Path]) -> str:

@@ -18,10 +18,10 @@ STAGGER_S, LONGEST_STAGGER_S = 0.01, 0.7
 
 def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) -> Ask:
     """Return one generation to ask for. `part` (`warmup`, `measure`) keeps the nonces of both apart."""
-    nonce = None
-    if params.cache == "cold":
-        nonce = hashlib.sha256(f"{seed} {part} {client} {index}".encode()).hexdigest()[:16]
-    return Ask(params.prompt_text, params.output_tokens, params.temperature, seed, nonce)
+    if params.cache == "warm-same":
+        return Ask(params.prompt_text, params.output_tokens, params.temperature, seed)
+    nonce = hashlib.sha256(f"{seed} {part} {client} {index}".encode()).hexdigest()[:16]
+    return Ask(params.prompt_text, params.output_tokens, params.temperature, seed, nonce, params.prefix_characters)
 
 
 def payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
@@ -37,6 +37,16 @@ def payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int, pa
     return [
         [adapter.request(ask(params, seed, client, index, part)) for index in range(count)]
         for client, adapter in enumerate(of_client)
+    ]
+
+
+def scheduled_payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int) -> list[list[bytes]]:
+    """Return, for each request of an open schedule, its form for each server."""
+    if params.cache == "warm-same":
+        return [[adapter.request(ask(params, seed, 0, 0, "measure")) for adapter in adapters]] * params.requests
+    return [
+        [adapter.request(ask(params, seed, 0, index, "measure")) for adapter in adapters]
+        for index in range(params.requests)
     ]
 
 
@@ -89,6 +99,13 @@ def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, 
     return {name: [row[name] for row in rows] for name in rows[0]}, {
         key: text for key, text in messages.items() if text
     }
+
+
+def event_rate(token_ns: Sequence[Sequence[int]]) -> float:
+    """Return token events per second over all streams, from the first to the last; 0 for less than two."""
+    stamps = [stamp for row in token_ns for stamp in row]
+    span = max(stamps) - min(stamps) if stamps else 0
+    return (len(stamps) - 1) * 1e9 / span if span else 0.0
 
 
 def _row(exchange: Exchange, first_byte: int | None, answer: Answer, error: str | None) -> dict[str, Any]:

@@ -22,14 +22,11 @@ from numpy.typing import NDArray
 
 from aifbench.benchmark import Raw
 from aifbench.checks.load import steady_window
-from aifbench.inference.metrics import (
-    Instrument,
-    Requests,
-    first_token_metrics,
-    gap_metrics,
-    generation_metrics,
-    request_metrics,
-)
+from aifbench.inference.metrics.first_token import first_token_metrics
+from aifbench.inference.metrics.gaps import gap_metrics
+from aifbench.inference.metrics.latency import request_metrics
+from aifbench.inference.metrics.observed import Instrument, Requests
+from aifbench.inference.metrics.tokens import generation_metrics
 
 Floats = NDArray[np.float64]
 

@@ -1,9 +1,12 @@
-"""The worker of the inference benchmark: calibrates the client, warms up, measures, and hands over raw events."""
+"""The worker of the inference benchmark: warms up, measures, calibrates at the load seen, hands over raw events."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 
 from aifbench.benchmark import CaseFailed, Measurement, Worker
@@ -12,37 +15,38 @@ from aifbench.campaign.params import Params
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter
 from aifbench.inference.params import InferenceParams
-from aifbench.inference.requests import columns, payloads, start_offsets
+from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets
 from aifbench.load.calibrate import calibrate
-from aifbench.load.client import StreamingClient
+from aifbench.load.client import Load, StreamingClient
+from aifbench.load.schedules import Closed, arrivals
 from aifbench.records.store import atomic_write
 
 
 class InferenceWorker(Worker):
-    """Runs closed loops of streaming requests against the batch's servers."""
+    """Runs loads of streaming requests against the batch's servers."""
 
     def prepare(self, params: Params) -> dict[str, Any]:
         """Return what the engine was told (the server describes itself before and after the rounds)."""
         return {"fixes_length": self._adapters(params)[0].fixes_length()}
 
     def measure(self, params: Params) -> Measurement:
-        """Calibrate once per batch and number of clients, warm up, then measure one repetition."""
+        """Warm up, measure one repetition, and calibrate the client at that load where it was not yet."""
         assert isinstance(params, InferenceParams)
         engines = self._adapters(params)
         engine = engines[0]
         seed = self.context.seed
-        calibration = self._calibration(params.clients)
         offsets = start_offsets(params.clients, seed)
         targets = [each.target for each in engines]
         with StreamingClient(targets, params.clients, reuse=engine.keeps_connections) as client:
             self.context.phase("warmup")
             warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
-            measured = payloads(engines, params, seed, "measure")
+            measure = self._measured(client, engines, params)
             before = [each.state() for each in engines]
             self.context.phase("measure")
-            load = client.run(measured, offsets, params.timeout_s)
+            load = measure()
             after = [each.state() for each in engines]
         raw, messages = columns(engine, load.exchanges)
+        calibration = self._calibration(params.clients, event_rate(raw["token_ns"]))
         self.context.progress(len(load.exchanges))
         warm_failed = sum(exchange.error is not None or exchange.status != 200 for exchange in warmup.exchanges)
         facts = {
@@ -63,22 +67,33 @@ class InferenceWorker(Worker):
         }
         return Measurement(raw, facts)
 
+    def _measured(self, client: StreamingClient, engines: list[Adapter], params: InferenceParams) -> Callable[[], Load]:
+        """Return what runs the measured load, its requests made beforehand."""
+        seed, schedule, timeout_s = self.context.seed, params.schedule, params.timeout_s
+        if isinstance(schedule, Closed):
+            requests = payloads(engines, params, seed, "measure")
+            return partial(client.run, requests, start_offsets(params.clients, seed), timeout_s, schedule.think_s)
+        at_s = arrivals(schedule, params.requests, seed, np.array(params.schedule_s))
+        return partial(client.run_schedule, scheduled_payloads(engines, params, seed), at_s.tolist(), timeout_s)
+
     def _adapters(self, params: Params) -> list[Adapter]:
         assert isinstance(params, InferenceParams)
         return [adapter(params.engine, endpoint) for endpoint in self.context.endpoints]
 
-    def _calibration(self, clients: int) -> dict[str, Any]:
-        """Return the instrument's error at this number of clients, measured on first use in this batch."""
+    def _calibration(self, clients: int, tokens_per_s: float) -> dict[str, Any]:
+        """Return the instrument's error at this load, measured in this batch where it was not known up to it."""
         path = self.context.work_dir / f"calibration-{clients}.json"
-        if not path.exists():
-            self.context.phase("calibrate")
-            try:
-                figures = calibrate(clients, self.context.seed)
-            except RuntimeError as error:
-                raise CaseFailed("calibration", str(error)) from error
-            atomic_write(path, canonical(figures))
-        facts: dict[str, Any] = orjson.loads(path.read_bytes())
-        return facts
+        if path.exists():
+            known: dict[str, Any] = orjson.loads(path.read_bytes())
+            if max(known["tokens_per_s"], known["asked_tokens_per_s"]) >= tokens_per_s:
+                return known
+        self.context.phase("calibrate")
+        try:
+            figures = calibrate(clients, self.context.seed, tokens_per_s)
+        except RuntimeError as error:
+            raise CaseFailed("calibration", str(error)) from error
+        atomic_write(path, canonical(figures))
+        return figures
 
 
 WORKER = InferenceWorker

@@ -8,6 +8,7 @@ of the planted server is none of it. The error of a gap is the client's gap minu
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,36 @@ from aifbench.load.http import Target, body_pieces
 from aifbench.load.planted import planted_server
 from aifbench.stats.quantiles import needed
 
-TTFT_MS, GAP_MS, TOKENS = 6.0, 4.0, 3
+TTFT_MS, GAP_MS, TOKENS, TURN_MS = 6.0, 4.0, 3, 2.0
 """Short answers, so that a second holds many first tokens; 16 ms per request with its turn-around."""
+FAST_TOKENS, LEAST_GAP_MS, MARGIN = 16, 0.1, 1.2
+"""Longer answers with shorter gaps, where more tokens per second are needed than those give."""
+RUNGS = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 80_000)
+"""Token events per second that `ladder` tries."""
+DELIVERED, WORST_TTFT_S = 0.9, 1e-3
 QUANTILES = (0.99, 0.95, 0.9, 0.5)
 
 
-def calibrate(clients: int, seed: int, seconds: float = 1.8) -> dict[str, Any]:
+def shape(clients: int, tokens_per_s: float) -> tuple[int, float]:
+    """Return (tokens, gap in ms) of answers with which `clients` streams bring `tokens_per_s`, with a margin."""
+    wanted = MARGIN * tokens_per_s / clients / 1e3  # per stream and ms
+    if wanted <= TOKENS / (TTFT_MS + (TOKENS - 1) * GAP_MS + TURN_MS):
+        return TOKENS, GAP_MS
+    gap = (FAST_TOKENS / wanted - TTFT_MS - TURN_MS) / (FAST_TOKENS - 1)
+    return FAST_TOKENS, max(LEAST_GAP_MS, gap)
+
+
+def calibrate(clients: int, seed: int, tokens_per_s: float = 0.0, seconds: float = 1.8) -> dict[str, Any]:
     """Measure the error of the streaming client at `clients` concurrent streams on this machine.
 
-    Returns clients, requests, tokens_per_s (the load of the calibration), stamp_source, client_cpu_s and, for
-    `ttft_error_s` and `gap_error_s`, the figures of `summary` in seconds.
+    `tokens_per_s` is the load of token events, over all streams, that the error shall be known at. Returns clients,
+    requests, failed, asked_tokens_per_s, tokens_per_s (the load that came about), stamp_source, client_cpu_s and, for
+    `ttft_error_s` and `gap_error_s`, the figures of `summary` in seconds. Raises RuntimeError when nothing is answered.
     """
-    answer_s = (TTFT_MS + (TOKENS - 1) * GAP_MS) / 1e3
-    requests = max(2, int(seconds / (answer_s + 0.002)))
-    body = orjson.dumps({"stream": True, "planted": {"ttft_ms": TTFT_MS, "gap_ms": GAP_MS, "tokens": TOKENS}})
+    count, gap_ms = shape(clients, tokens_per_s)
+    answer_s = (TTFT_MS + (count - 1) * gap_ms) / 1e3
+    requests = max(2, int(seconds / (answer_s + TURN_MS / 1e3)))
+    body = orjson.dumps({"stream": True, "planted": {"ttft_ms": TTFT_MS, "gap_ms": gap_ms, "tokens": count}})
     offsets = [random.Random(seed + client).uniform(0, answer_s) for client in range(clients)]
     with planted_server() as url:
         target = Target.of(url)
@@ -49,12 +66,28 @@ def calibrate(clients: int, seed: int, seconds: float = 1.8) -> dict[str, Any]:
         "clients": clients,
         "requests": len(pairs),
         "failed": len(load.exchanges) - len(pairs),
+        "asked_tokens_per_s": tokens_per_s,
         "tokens_per_s": tokens / ((load.end_ns - load.start_ns) / 1e9),
         "stamp_source": load.stamp_source,
         "client_cpu_s": load.cpu_s,
         "ttft_error_s": summary(np.array([ttft for ttft, _ in pairs]) / 1e9),
         "gap_error_s": summary(np.concatenate([gaps for _, gaps in pairs]) / 1e9),
     }
+
+
+def ladder(clients: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Calibrate at ever higher loads of `clients` streams; the last is the first that the client does not carry.
+
+    Each has the figures of `calibrate` and `carried`: at least `DELIVERED` of the load came about, and the error of the
+    time to first token stayed below `WORST_TTFT_S`.
+    """
+    for tokens_per_s in RUNGS:
+        figures = calibrate(clients, seed, tokens_per_s / MARGIN)
+        whole = figures["tokens_per_s"] >= DELIVERED * tokens_per_s
+        figures["carried"] = whole and figures["ttft_error_s"]["bound"] <= WORST_TTFT_S
+        yield figures
+        if not figures["carried"]:
+            return
 
 
 def exchange_errors(exchange: Exchange) -> tuple[int, NDArray[np.int64]] | None:

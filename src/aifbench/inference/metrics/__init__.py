@@ -1,0 +1,68 @@
+"""From the requests of one repetition to metrics and verdict. Pure; the raw columns are those of `requests.columns`.
+
+A request succeeds when the server finished a streamed answer of at least one token and nothing went wrong. Times and
+rates are over successful requests; failures stay in `success_rate` and in the verdict. `send` is the moment before the
+request's first byte is given to the kernel: connecting is outside, queueing at the server is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aifbench.benchmark import Raw
+from aifbench.checks.cache import cache_state
+from aifbench.checks.load import arrival_window, steady_window
+from aifbench.checks.server import servers_changed
+from aifbench.inference.metrics import verdict
+from aifbench.inference.metrics.first_token import first_token_metrics
+from aifbench.inference.metrics.gaps import gap_metrics
+from aifbench.inference.metrics.goodput import goodput_metrics
+from aifbench.inference.metrics.latency import request_metrics
+from aifbench.inference.metrics.observed import Instrument, Requests
+from aifbench.inference.metrics.server import server_metrics
+from aifbench.inference.metrics.tokens import generation_metrics
+from aifbench.inference.params import InferenceParams
+from aifbench.load.schedules import Closed
+from aifbench.records.models import Metric, Validity
+
+
+def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tuple[dict[str, Metric], Validity]:
+    """Return metrics and verdict of one repetition."""
+    requests = Requests.of(raw)
+    send, end = requests.columns["send"], requests.columns["end"]
+    closed = isinstance(params.schedule, Closed)
+    window = steady_window(requests.clients, send, end) if closed else arrival_window(send, end)
+    errors = Instrument.of(facts)
+    metrics = {
+        **first_token_metrics(requests, errors),
+        **generation_metrics(requests, window, errors),
+        **gap_metrics(requests, errors),
+        **request_metrics(requests, window, errors),
+        **goodput_metrics(requests, params.slo),
+        **server_metrics(requests),
+    }
+    reasons = [
+        *verdict.failures(requests),
+        *verdict.closed_loop(window, params),
+        *verdict.on_time(requests, params),
+        *verdict.calibrated_range(requests, facts),
+        *verdict.rates_agree(requests),
+        *servers_changed(
+            facts["server_states_before"],
+            facts["server_states_after"],
+            params.gpus() if params.starts_server else None,
+            requests.good("server_load_ms").tolist(),
+        ),
+        *(verdict.length_reached(requests, params.output_tokens) if facts["fixes_length"] else []),
+    ]
+    notes = [*verdict.cautions(params, requests, facts), *verdict.piles_up(requests, params)]
+    if not facts["fixes_length"]:
+        notes += verdict.length_reached(requests, params.output_tokens)
+    cache_reasons, cache_notes = cache_state(
+        params.cache,
+        requests.good("prompt_tokens").tolist(),
+        requests.good("cached_tokens").tolist(),
+        params.shared_prefix_tokens,
+    )
+    return metrics, Validity.of(reasons + cache_reasons, notes + cache_notes)
