@@ -14,7 +14,14 @@ import orjson
 
 from aifbench.sampling.provenance import provenance
 
-PARTS = ("expansion", "workflow_overhead", "report_size", "driver_over_faiss", "storage_over_fio")
+PARTS = (
+    "expansion",
+    "workflow_overhead",
+    "report_size",
+    "driver_over_faiss",
+    "storage_over_fio",
+    "streaming_accuracy",
+)
 OUT = Path(__file__).parent / "results" / "bench.json"
 
 

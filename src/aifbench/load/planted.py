@@ -9,10 +9,11 @@ Run: `python -m aifbench.load.planted`; it prints its port and ends on SIGTERM o
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import gc
+import heapq
 import os
-import signal
+import selectors
 import socket
 import struct
 import subprocess
@@ -20,10 +21,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from typing import Any
 
 import orjson
 
+from aifbench.load.timer import Timer
 from aifbench.runner.leash import die_with_parent
 
 
@@ -55,41 +59,168 @@ class Plan:
             yield int((self.ttft_ms + index * self.gap_ms + late) * 1e6)
 
 
-async def _answer(plan: Plan, writer: asyncio.StreamWriter, received: int) -> bool:
-    """Write one answer; return whether the connection may be used again."""
-    if plan.status != 200:
-        body = orjson.dumps({"error": {"message": f"planted {plan.status}"}})
-        writer.write(b"HTTP/1.1 %d planted\r\nContent-Length: %d\r\n\r\n%b" % (plan.status, len(body), body))
-        return True
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    if plan.role_first:
-        writer.write(_chunk(_delta({"role": "assistant", "content": ""})))
-    written: list[int] = []
-    for index, due in enumerate(plan.deadlines_ns()):
+class _Connection:
+    """One connection: what of a request has come, the answer under way, bytes that the kernel would not take yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.got = bytearray()
+        self.unsent = bytearray()
+        self.plan: Plan | None = None
+        self.received = 0
+        self.due: list[int] = []
+        self.written: list[int] = []
+
+
+class _Server:
+    """Answers all connections in one thread, each token when it is due."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timer = Timer()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._listener.setblocking(False)
+        self._coming: list[tuple[int, int, _Connection]] = []
+        """Tokens that are due: (when, number of the connection, connection)."""
+        self._numbers = count()
+        self.port: int = self._listener.getsockname()[1]
+
+    def serve(self) -> None:
+        """Serve until the process ends."""
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._timer, selectors.EVENT_READ, self._timer.clear)
+        while True:
+            now = time.monotonic_ns()
+            while self._coming and self._coming[0][0] <= now:
+                self._token(heapq.heappop(self._coming)[2])
+            if self._coming:
+                self._timer.set(self._coming[0][0])
+            for key, mask in self._selector.select():
+                if isinstance(key.data, _Connection):
+                    self._ready(key.data, mask)
+                else:
+                    key.data()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock, _ = self._listener.accept()
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._selector.register(sock, selectors.EVENT_READ, _Connection(sock))
+
+    def _ready(self, connection: _Connection, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self._send(connection, b"")
+            return
+        try:
+            data = connection.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(connection)
+            return
+        connection.got += data
+        self._request(connection)
+
+    def _request(self, connection: _Connection) -> None:
+        """Begin the answer to a request that is there as a whole, unless one is under way."""
+        head, separator, rest = connection.got.partition(b"\r\n\r\n")
+        if not separator or connection.plan is not None:
+            return
+        length = 0
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":", 1)[1])
+        if len(rest) < length:
+            return
+        connection.received = time.monotonic_ns()
+        body, connection.got = bytes(rest[:length]), bytearray(rest[length:])
+        plan = Plan(**orjson.loads(body).get("planted", {})) if body else Plan()
+        if plan.status != 200:
+            error = orjson.dumps({"error": {"message": f"planted {plan.status}"}})
+            self._send(
+                connection, b"HTTP/1.1 %d planted\r\nContent-Length: %d\r\n\r\n%b" % (plan.status, len(error), error)
+            )
+            return
+        connection.plan, connection.written = plan, []
+        connection.due = [connection.received + due for due in plan.deadlines_ns()]
+        self._send(
+            connection, HEAD + (_chunk(_delta({"role": "assistant", "content": ""})) if plan.role_first else b"")
+        )
+        self._await(connection)
+
+    def _await(self, connection: _Connection) -> None:
+        due = connection.due[len(connection.written)]
+        heapq.heappush(self._coming, (due, next(self._numbers), connection))
+
+    def _token(self, connection: _Connection) -> None:
+        plan, index = connection.plan, len(connection.written)
+        if plan is None:  # the client has gone
+            return
         if plan.fault and index == 2:
-            return _break_off(plan.fault, writer)
-        data = _chunk(_delta({"content": f"t{index} "}))
-        await asyncio.sleep(max(0, received + due - time.monotonic_ns()) / 1e9)
-        written.append(time.monotonic_ns())
-        writer.write(data)
+            self._break_off(connection, plan.fault)
+            return
+        data = _token_chunk(index)
+        connection.written.append(time.monotonic_ns())
+        self._send(connection, data)
+        if index + 1 < plan.tokens:
+            self._await(connection)
+        else:
+            self._send(connection, _end(plan, connection))
+            connection.plan = None
+            self._request(connection)
+
+    def _break_off(self, connection: _Connection, fault: str) -> None:
+        if fault == "error_event":
+            self._send(connection, _chunk({"error": {"message": "planted error", "code": 500}}) + b"0\r\n\r\n")
+            connection.plan = None
+            return
+        if fault == "reset":
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._close(connection)
+
+    def _send(self, connection: _Connection, data: bytes) -> None:
+        connection.unsent += data
+        try:
+            while connection.unsent:
+                del connection.unsent[: connection.sock.send(connection.unsent)]
+        except BlockingIOError:
+            self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+            return
+        except OSError:
+            self._close(connection)
+            return
+        if not data:  # it was waiting for the kernel to take more
+            self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
+
+    def _close(self, connection: _Connection) -> None:
+        connection.plan = None
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.sock)
+        connection.sock.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _end(plan: Plan, connection: _Connection) -> bytes:
+    """Return what follows the last token: reason, usage and truth, end of the stream."""
     details = {} if plan.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": plan.cached_tokens}}
     usage = {"prompt_tokens": plan.prompt_tokens, "completion_tokens": plan.tokens, **details}
-    writer.write(_chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}))
-    truth = {"received_ns": received, "written_ns": written}
-    writer.write(_chunk({"choices": [], "usage": usage, "planted": truth}))
-    done = b"data: [DONE]\n\n"
-    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(done), done))
-    return True
+    truth = {"received_ns": connection.received, "written_ns": connection.written}
+    return (
+        _chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
+        + _chunk({"choices": [], "usage": usage, "planted": truth})
+        + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+    )
 
 
-def _break_off(fault: str, writer: asyncio.StreamWriter) -> bool:
-    if fault == "error_event":
-        writer.write(_chunk({"error": {"message": "planted error", "code": 500}}) + b"0\r\n\r\n")
-    if fault == "reset":
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-    return fault == "error_event"
+@cache
+def _token_chunk(index: int) -> bytes:
+    return _chunk(_delta({"content": f"t{index} "}))
 
 
 def _delta(delta: dict[str, Any]) -> dict[str, Any]:
@@ -101,30 +232,11 @@ def _chunk(event: dict[str, Any]) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-        again = True
-        while again:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = 0
-            for line in head.split(b"\r\n"):
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.split(b":", 1)[1])
-            body = await reader.readexactly(length)
-            received = time.monotonic_ns()
-            plan = Plan(**orjson.loads(body).get("planted", {})) if body else Plan()
-            again = await _answer(plan, writer, received)
-            await writer.drain()
-    writer.close()
-
-
-async def _main() -> None:
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    server = await asyncio.start_server(_serve, "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await stopped.wait()
-    server.close()
+def _main() -> None:
+    server = _Server()
+    gc.disable()
+    print(server.port, flush=True)
+    server.serve()
 
 
 @contextlib.contextmanager
@@ -150,4 +262,4 @@ def planted_server() -> Iterator[str]:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    asyncio.run(_main())
+    _main()

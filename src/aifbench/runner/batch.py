@@ -198,6 +198,7 @@ class BatchRun:
         except Exception as error:
             traceback.print_exc()
             status, reason = "client_error", f"{type(error).__name__}: {error}"
+        self._say(status, reason)  # before processes are ended: that may take as long as they like
         with self._phase("teardown"), self.watchdog:
             for group in reversed(self.groups):
                 group.stop()
@@ -525,15 +526,19 @@ class BatchRun:
         self.record.done = done
         self.store.write_record(self.record)
 
-    def _finish(self, status: BatchStatus, reason: str | None) -> None:
+    def _say(self, status: BatchStatus, reason: str | None) -> None:
+        """Write how the batch ends into batch.json."""
         self.invocation.status = self.record.status = status
         self.invocation.reason = self.record.reason = reason
+        self._save()
+
+    def _finish(self, status: BatchStatus, reason: str | None) -> None:
         self.invocation.ended_at = _now()
         self.invocation.elapsed_s = self._since(time.monotonic_ns())
         self.store.compact()
         if status in {"ok", "partial"}:
             shutil.rmtree(self.work_dir, ignore_errors=True)
-        self._save()
+        self._say(status, reason)
         level = INFO if EXIT_CODES.get(status) == 0 else ERROR
         self.log.write(level, f"ended: {status}" + (f" ({reason})" if reason else ""))
 
