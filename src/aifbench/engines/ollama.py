@@ -15,7 +15,7 @@ import orjson
 from aifbench.benchmark import Command, Place
 from aifbench.engines.base import Adapter, Answer, Ask, loads, number, tolerant, total
 from aifbench.engines.settings import Ollama
-from aifbench.load.events import Pieces, ndjson
+from aifbench.load.events import Event, Pieces, ndjson
 from aifbench.load.plain import get_json
 
 MS_PER_NS = 1e-6
@@ -85,31 +85,44 @@ class OllamaAdapter(Adapter):
 
     @tolerant
     def parse(self, body: Pieces) -> Answer:
-        """Return the meaning of the lines; the last one carries the counts and the server's times."""
+        """Return the meaning of the lines up to `done`, which carries the counts and the server's times.
+
+        A line that makes no sense is an error; what the others say is kept.
+        """
         answer = Answer()
         for event in ndjson(body):
             answer.first_event_ns = answer.first_event_ns or event.stamp_ns
-            value = loads(event)
-            if value.get("error"):
-                answer.error = str(value["error"])[:200]
-                continue
-            message = value.get("message") or value
-            visible = message.get("content") or value.get("response") or ""
-            hidden = message.get("thinking") or ""
-            if visible or hidden:
-                answer.token(event, visible or hidden, visible=bool(visible))
-            if value.get("done"):
-                answer.complete = True
-                answer.finish_reason = value.get("done_reason")
-                answer.tokens = value.get("eval_count")
-                answer.prompt_tokens = value.get("prompt_eval_count")
-                answer.load_ms = number(value, "load_duration", MS_PER_NS)
-                answer.prefill_ms = number(value, "prompt_eval_duration", MS_PER_NS)
-                answer.decode_ms = number(value, "eval_duration", MS_PER_NS)
-                whole = number(value, "total_duration", MS_PER_NS)
-                known = total([answer.load_ms, answer.prefill_ms, answer.decode_ms])
-                answer.queue_ms = None if whole is None or known is None else max(0.0, whole - known)
+            try:
+                self._take(loads(event), event, answer)
+            except ValueError:
+                answer.error = f"not understood: {event.data.decode('utf-8', 'replace')}"[:200]
+            if answer.complete:
+                break
+        rest = b"".join(data for _, data in body).strip()
+        if answer.first_event_ns is None and rest and not rest.startswith(b"{"):
+            answer.error = f"not understood: {rest.decode('utf-8', 'replace')}"[:200]
         return answer
+
+    def _take(self, value: dict[str, Any], event: Event, answer: Answer) -> None:
+        if value.get("error"):
+            answer.error = str(value["error"])[:200]
+            return
+        message = value.get("message") or value
+        visible = message.get("content") or value.get("response") or ""
+        hidden = message.get("thinking") or ""
+        if visible or hidden:
+            answer.token(event, hidden + visible, visible=bool(visible))
+        if value.get("done"):
+            answer.complete = True
+            answer.finish_reason = value.get("done_reason")
+            answer.tokens = value.get("eval_count")
+            answer.prompt_tokens = value.get("prompt_eval_count")
+            answer.load_ms = number(value, "load_duration", MS_PER_NS)
+            answer.prefill_ms = number(value, "prompt_eval_duration", MS_PER_NS)
+            answer.decode_ms = number(value, "eval_duration", MS_PER_NS)
+            whole = number(value, "total_duration", MS_PER_NS)
+            known = total([answer.load_ms, answer.prefill_ms, answer.decode_ms])
+            answer.queue_ms = None if whole is None or known is None else max(0.0, whole - known)
 
     def fixes_length(self) -> bool:
         """Return False: an answer may end before the tokens asked for."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import orjson
 
 from aifbench.engines.base import Adapter, Answer, Ask, loads, tolerant
 from aifbench.engines.settings import OpenAI
-from aifbench.load.events import Pieces, sse
+from aifbench.load.events import Event, Pieces, sse
 from aifbench.load.http import Target
 from aifbench.load.plain import get_json
+
+_DONE = b"[DONE]"
+_DONE_AT_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
+"""The end of an answer needs no blank line: cut off it would not be whole."""
+_FIELDS = (b"data", b"event", b"id", b"retry")
 
 
 class OpenAIAdapter(Adapter):
@@ -51,33 +57,47 @@ class OpenAIAdapter(Adapter):
 
     @tolerant
     def parse(self, body: Pieces) -> Answer:
-        """Return the meaning of the events: tokens, finish reason, and usage from whichever event carries it."""
+        """Return the meaning of the events up to `[DONE]`: tokens, finish reason, and usage from whichever carries it.
+
+        An event that makes no sense is an error; what the others say is kept.
+        """
         answer = Answer()
         for event in sse(body):
             answer.first_event_ns = answer.first_event_ns or event.stamp_ns
-            if event.data.strip() == b"[DONE]":
+            data = event.data.strip()
+            if data == _DONE:
                 answer.complete = True
-                continue
-            value = loads(event)
-            if event.type == "error" or value.get("error"):
-                answer.error = str(_message(value))[:200]
-                continue
-            for choice in value.get("choices") or []:
-                delta = choice.get("delta") or {}
-                visible = delta.get("content") or choice.get("text") or ""
-                hidden = delta.get("reasoning_content") or delta.get("reasoning") or _tool_text(delta)
-                if visible or hidden:
-                    answer.token(event, visible or hidden, visible=bool(visible))
-                if choice.get("finish_reason"):
-                    answer.finish_reason = choice["finish_reason"]
-                    answer.complete = True
-            usage = value.get("usage") or {}
-            answer.tokens = usage.get("completion_tokens", answer.tokens)
-            answer.prompt_tokens = usage.get("prompt_tokens", answer.prompt_tokens)
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            answer.cached_tokens = answer.cached_tokens if cached is None else cached
-            self.timings(value, answer)
+                break
+            if data:
+                try:
+                    self._take(loads(event), event, answer)
+                except ValueError:
+                    answer.error = f"not understood: {data.decode()}"[:200]
+        rest = b"".join(data for _, data in body)
+        if answer.first_event_ns is None:
+            answer.error = _no_stream(rest)
+        answer.complete = answer.complete or _DONE_AT_END.search(rest) is not None
         return answer
+
+    def _take(self, value: dict[str, Any], event: Event, answer: Answer) -> None:
+        if event.type == "error" or value.get("error") or value.get("object") == "error":
+            answer.error = str(_message(value))[:200]
+            return
+        for choice in value.get("choices") or []:
+            delta = choice.get("delta") or {}
+            visible = delta.get("content") or choice.get("text") or ""
+            hidden = (delta.get("reasoning_content") or delta.get("reasoning") or "") + _tool_text(delta)
+            if visible or hidden:
+                answer.token(event, hidden + visible, visible=bool(visible))
+            if choice.get("finish_reason"):
+                answer.finish_reason = choice["finish_reason"]
+                answer.complete = True
+        usage = value.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
+        answer.tokens = _known(usage.get("completion_tokens"), answer.tokens)
+        answer.prompt_tokens = _known(usage.get("prompt_tokens"), answer.prompt_tokens)
+        answer.cached_tokens = _known(details.get("cached_tokens"), answer.cached_tokens)
+        self.timings(value, answer)
 
     def timings(self, value: dict[str, Any], answer: Answer) -> None:
         """Take the server's own times from an event, where an engine has them."""
@@ -103,6 +123,23 @@ class OpenAIAdapter(Adapter):
             "models": known or None,
             "version": get_json(self.target.root, "/version", self.headers),
         }
+
+
+def _known(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new
+
+
+def _no_stream(body: bytes) -> str | None:
+    """Return what a body without any event says, or None where it may be the beginning of a stream."""
+    name = body.lstrip().split(b"\n", 1)[0].partition(b":")[0].strip()
+    if any(field.startswith(name) for field in _FIELDS):
+        return None
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        value = None
+    said = _message(value) if isinstance(value, dict) else body[:200].decode("utf-8", "replace")
+    return f"not an event stream: {said}"[:200]
 
 
 def _message(value: dict[str, Any]) -> Any:

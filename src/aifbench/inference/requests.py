@@ -10,10 +10,12 @@ from typing import Any
 from aifbench.engines.base import Adapter, Answer, Ask
 from aifbench.inference.params import InferenceParams
 from aifbench.load.client import Exchange
-from aifbench.load.http import FramingError, body_pieces
+from aifbench.load.http import body_pieces
 
 STAGGER_S, LONGEST_STAGGER_S = 0.01, 0.7
 """Clients start one in each 10 ms, all within 0.7 s, so that they do not run in lockstep."""
+MOST_TOKENS = 2**53
+"""Counts from here on are no counts: they are not exact in float64."""
 
 
 def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) -> Ask:
@@ -64,21 +66,34 @@ def start_offsets(clients: int, seed: int) -> list[float]:
 def understand(adapter: Adapter, exchange: Exchange) -> tuple[int | None, Answer, str | None]:
     """Return (first byte, answer, class of the error) of one exchange."""
     first_byte = exchange.pieces[0][0] if exchange.pieces else None
-    try:
-        _, body = body_pieces(exchange.pieces)
-    except FramingError as error:
-        return first_byte, Answer(error=str(error)), exchange.error or "protocol"
+    response, body = body_pieces(exchange.pieces)
+    answer = _checked(adapter.parse(body)) if exchange.status == 200 else Answer()
+    if response.broken is not None:
+        answer.error = response.broken
+        return first_byte, answer, exchange.error or "protocol"
     if exchange.error is not None:
-        return first_byte, adapter.parse(body) if exchange.status == 200 else Answer(), exchange.error
+        return first_byte, answer, exchange.error
     if exchange.status != 200:
         text = b"".join(data for _, data in body)[:200].decode("utf-8", "replace")
         return first_byte, Answer(error=" ".join(text.split())), f"http_{exchange.status}"
-    answer = adapter.parse(body)
     if answer.error is not None:
         return first_byte, answer, "server_error"
     if not answer.complete:
         return first_byte, answer, "early_close"
     return first_byte, answer, None if answer.token_ns else "no_token"
+
+
+def _checked(answer: Answer) -> Answer:
+    """Put None and an error where a server said something that is no count or no text: columns have one type."""
+    for name in ("tokens", "prompt_tokens", "cached_tokens"):
+        count = getattr(answer, name)
+        if count is not None and not (type(count) is int and 0 <= count < MOST_TOKENS):
+            setattr(answer, name, None)
+            answer.error = f"not a count of tokens: {count!r}"[:200]
+    if not isinstance(answer.finish_reason, str | None):
+        answer.error = f"not a reason to finish: {answer.finish_reason!r}"[:200]
+        answer.finish_reason = None
+    return answer
 
 
 def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, list[Any]], dict[str, str]]:

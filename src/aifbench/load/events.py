@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import orjson
+
 Pieces = Sequence[tuple[int, bytes]]
 _SSE_LINE_END = re.compile(rb"\r\n|\n|\r")
 _LF = re.compile(rb"\n")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,19 @@ class Event:
 def sse(pieces: Pieces) -> list[Event]:
     """Return the Server-Sent Events of a body; an event without its blank line at the end is dropped.
 
-    Source: WHATWG HTML, 9.2.6 (lines end in CR, LF or CRLF; comments and unknown fields are ignored; data lines are
-    joined by LF; an event without data is none).
+    Source: WHATWG HTML, 9.2.6 (a byte order mark is passed over; lines end in CR, LF or CRLF; comments and unknown
+    fields are ignored; data lines are joined by LF; an event without data is none; what is no UTF-8 becomes U+FFFD).
     """
     clock = _Clock(pieces)
     events: list[Event] = []
     data: list[bytes] = []
     kind = "message"
-    for line, end in _lines(clock.body, _SSE_LINE_END):
+    start = len(_BYTE_ORDER_MARK) if clock.body.startswith(_BYTE_ORDER_MARK) else 0
+    for line, end in _lines(clock.body, _SSE_LINE_END, start):
         if not line:
             if data:
                 stamp, read = clock.at(end)
-                events.append(Event(stamp, read, b"\n".join(data), kind))
+                events.append(Event(stamp, read, b"\n".join(data).decode("utf-8", "replace").encode(), kind))
             data, kind = [], "message"
             continue
         name, _, value = line.partition(b":")
@@ -54,7 +58,7 @@ def sse(pieces: Pieces) -> list[Event]:
 
 
 def ndjson(pieces: Pieces) -> list[Event]:
-    """Return one event per non-empty line; the last line needs no line end."""
+    """Return one event per non-empty line; the last one needs no line end if it is whole, else it was cut off."""
     clock = _Clock(pieces)
     events = []
     start = 0
@@ -64,7 +68,7 @@ def ndjson(pieces: Pieces) -> list[Event]:
             stamp, read = clock.at(end)
             events.append(Event(stamp, read, line))
     rest = clock.body[start:]
-    if rest.strip():
+    if _is_json(rest):
         stamp, read = clock.at(len(clock.body))
         events.append(Event(stamp, read, rest))
     return events
@@ -84,9 +88,16 @@ class _Clock:
         return self._stamps[read], read
 
 
-def _lines(body: bytes, line_end: re.Pattern[bytes]) -> Iterator[tuple[bytes, int]]:
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(body: bytes, line_end: re.Pattern[bytes], start: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield (line, position after its line end) of each line that has an end."""
-    start = 0
-    for match in line_end.finditer(body):
+    for match in line_end.finditer(body, start):
         yield body[start : match.start()], match.end()
         start = match.end()

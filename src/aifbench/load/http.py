@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 
 MAX_HEAD = 64 * 1024
 """Longest head or chunk-size line in bytes; a longer one is an error, not a reason to buffer without end."""
+_VERSION = b"HTTP/1."
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class FramingError(ValueError):
     """The bytes are no HTTP/1.1 response."""
+
+    body = b""
+    """What the bytes held of the body before that showed."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,24 @@ class Response:
         self.complete = False
         self.reusable = False
         """Whether the connection may carry another request once the response is complete."""
+        self.broken: str | None = None
+        """Why the bytes are no response, once `feed` has said so."""
         self._buffer = bytearray()
         self._state = self._head
         self._left = 0
+        self._head_bytes = 0
         self._keep_alive = True
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes and return those of the body among them, decoded. Raises `FramingError`."""
         self._buffer += data
         body: list[bytes] = []
-        while not self.complete and self._state(body):
-            pass
+        try:
+            while not self.complete and self._state(body):
+                pass
+        except FramingError as error:
+            self.broken, error.body = str(error), b"".join(body)
+            raise
         if self.complete and self._buffer:
             self.reusable = False
         return body[0] if len(body) == 1 else b"".join(body)
@@ -105,13 +117,16 @@ class Response:
         return line.rstrip(b"\r")
 
     def _head(self, body: list[bytes]) -> bool:
+        start = bytes(self._buffer[: len(_VERSION)]).lstrip(b"\r\n")
+        if not _VERSION.startswith(start):
+            raise FramingError(f"not an HTTP/1.1 status line: {bytes(self._buffer[:60])!r}")
         line = self._take_line("a status line")
         if line is None:
             return False
         if not line:
             return True
         parts = line.split(b" ", 2)
-        if not parts[0].startswith(b"HTTP/1.") or len(parts) < 2 or not parts[1].isdigit() or len(parts[1]) != 3:
+        if not parts[0].startswith(_VERSION) or len(parts) < 2 or not parts[1].isdigit() or len(parts[1]) != 3:
             raise FramingError(f"not an HTTP/1.1 status line: {line[:60]!r}")
         self.status, self.headers = int(parts[1]), {}
         self._keep_alive = parts[0] != b"HTTP/1.0"
@@ -122,11 +137,15 @@ class Response:
         line = self._take_line("a header")
         if line is None:
             return False
+        self._head_bytes += len(line)
+        if self._head_bytes > MAX_HEAD:
+            raise FramingError("a head without an end")
         if line:
             name, colon, value = line.partition(b":")
             if not colon:
                 raise FramingError(f"not a header: {line[:60]!r}")
-            self.headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
+            key, said = name.decode("latin-1").lower(), value.strip().decode("latin-1")
+            self.headers[key] = f"{self.headers[key]}, {said}" if key in self.headers else said
             return True
         return self._choose_framing()
 
@@ -146,9 +165,10 @@ class Response:
         if length is None:
             self._state = self._until_close
             return True
-        if not length.isdigit():
+        lengths = {part.strip() for part in length.split(",")}  # equal ones are one (RFC 9110, 8.6)
+        if len(lengths) > 1 or not _LENGTH.fullmatch(min(lengths)):
             raise FramingError(f"not a length: {length[:60]!r}")
-        self._left = int(length)
+        self._left = int(min(lengths))
         self._state = self._body
         return self._finish() if self._left == 0 else True
 
@@ -206,12 +226,18 @@ class Response:
 def body_pieces(pieces: Iterable[tuple[int, bytes]]) -> tuple[Response, list[tuple[int, bytes]]]:
     """Return the response and its body as (stamp, bytes), from the (stamp, bytes) of the wire.
 
-    Bytes of the body keep the stamp of the read that they came in. Raises `FramingError`.
+    Bytes of the body keep the stamp of the read that they came in. Where the bytes stop being a response the body ends,
+    and `Response.broken` says why.
     """
     response = Response()
     body = []
     for stamp, data in pieces:
-        part = response.feed(data)
+        try:
+            part = response.feed(data)
+        except FramingError as error:
+            part = error.body
         if part:
             body.append((stamp, part))
+        if response.broken is not None:
+            break
     return response, body
