@@ -3,7 +3,7 @@ from pathlib import Path
 from shlex import quote
 
 from aifbench.campaign.resources import job_resources, service_resources
-from aifbench.campaign.workflow import load_campaign, offer_interpreter
+from aifbench.campaign.workflow import end_timers, load_campaign, offer_interpreter
 from aifbench.engines.ollama_models import record_file
 from aifbench.records.collect import SCHEMAS as TABLES
 from aifbench.report import FIGURES

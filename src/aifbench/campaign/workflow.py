@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,10 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
         print(f"aifbench: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     return plan
+
+
+def end_timers() -> None:
+    """End the timers of this process: Snakemake leaves one per ended job, and its process would wait for the last."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
