@@ -111,6 +111,16 @@ def test_scheduled_requests_have_a_form_for_each_server() -> None:
     assert {row[0] for row in same} == {payloads([ENGINE], WARM, 7, "measure")[0][0]}
 
 
+def test_one_client_of_each_server_warms_it_up_before_a_schedule() -> None:
+    params = InferenceParams.model_validate(
+        {**WARM.model_dump(), "clients": 4, "schedule": {"kind": "poisson", "rate": 1}}
+    )
+    other = OpenAIAdapter("http://other", OpenAI(kind="openai", url="http://other", model="m"))
+    for cache in ("warm-same", "cold"):
+        rows = payloads([ENGINE, other], params.model_copy(update={"cache": cache}), 7, "warmup")
+        assert [len(row) for row in rows] == [1, 1, 0, 0]
+
+
 def test_a_shared_prefix_stands_before_the_nonce() -> None:
     params = InferenceParams(
         prompt_text="x" * 40 + "y" * 40, cache="shared-prefix", shared_prefix_tokens=10, clients=2, requests=2

@@ -50,7 +50,7 @@ class InferenceParams(Params):
 
     label_fields: ClassVar[tuple[str, ...]] = (
         "engine", "servers", "topology", "prompt", "schedule", "clients", "output_tokens", "cache",
-        "shared_prefix_tokens", "slo",
+        "shared_prefix_tokens", "slo", "client_processes",
     )  # fmt: skip
 
     metrics: ClassVar[tuple[str, ...]] = (
@@ -110,6 +110,9 @@ class InferenceParams(Params):
     schedule_s: tuple[float, ...] = vary((), "send times of a trace; filled in from its file, not to be given")
     slo: Slo | None = vary(None, "what a request must keep to count as goodput; times run from the schedule")
     temperature: float = vary(0.0, "sampling temperature; 0 is greedy", ge=0, le=2)
+    client_processes: int = vary(
+        1, "processes that the clients are spread over, where one core cannot follow all streams", ge=1, le=64
+    )
     warmup_requests: int = vary(1, "requests per client before the measured ones, excluded and counted", ge=0, le=1000)
     timeout_s: float = vary(120.0, "longest time of one request in seconds", gt=0, le=3600)
 

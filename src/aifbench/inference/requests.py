@@ -11,6 +11,7 @@ from aifbench.engines.base import Adapter, Answer, Ask
 from aifbench.inference.params import InferenceParams
 from aifbench.load.client import Exchange
 from aifbench.load.http import body_pieces
+from aifbench.load.schedules import Closed
 
 STAGGER_S, LONGEST_STAGGER_S = 0.01, 0.7
 """Clients start one in each 10 ms, all within 0.7 s, so that they do not run in lockstep."""
@@ -29,15 +30,16 @@ def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) 
 def payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
     """Return the requests of each client, who asks the server of his number modulo theirs.
 
-    Those with the same content are one object.
+    Those with the same content are one object. Before an open schedule one client of each server warms it up.
     """
     count = params.warmup_requests if part == "warmup" else params.requests
+    busy = params.clients if isinstance(params.schedule, Closed) else len(adapters)
     of_client = [adapters[client % len(adapters)] for client in range(params.clients)]
     if params.cache == "warm-same":
         same = {adapter: [adapter.request(ask(params, seed, 0, 0, part))] * count for adapter in adapters}
-        return [same[adapter] for adapter in of_client]
+        return [same[adapter] if client < busy else [] for client, adapter in enumerate(of_client)]
     return [
-        [adapter.request(ask(params, seed, client, index, part)) for index in range(count)]
+        [adapter.request(ask(params, seed, client, index, part)) for index in range(count if client < busy else 0)]
         for client, adapter in enumerate(of_client)
     ]
 

@@ -18,6 +18,7 @@ from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets
 from aifbench.load.calibrate import calibrate
 from aifbench.load.client import Load, StreamingClient
+from aifbench.load.crew import Crew, CrewFailed, load_client
 from aifbench.load.schedules import Closed, arrivals
 from aifbench.records.store import atomic_write
 
@@ -37,16 +38,21 @@ class InferenceWorker(Worker):
         seed = self.context.seed
         offsets = start_offsets(params.clients, seed)
         targets = [each.target for each in engines]
-        with StreamingClient(targets, params.clients, reuse=engine.keeps_connections) as client:
-            self.context.phase("warmup")
-            warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
-            measure = self._measured(client, engines, params)
-            before = [each.state() for each in engines]
-            self.context.phase("measure")
-            load = measure()
-            after = [each.state() for each in engines]
+        try:
+            with load_client(
+                targets, params.clients, params.client_processes, reuse=engine.keeps_connections
+            ) as client:
+                self.context.phase("warmup")
+                warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
+                measure = self._measured(client, engines, params)
+                before = [each.state() for each in engines]
+                self.context.phase("measure")
+                load = measure()
+                after = [each.state() for each in engines]
+        except CrewFailed as error:
+            raise CaseFailed("load", str(error)) from error
         raw, messages = columns(engine, load.exchanges)
-        calibration = self._calibration(params.clients, event_rate(raw["token_ns"]))
+        calibration = self._calibration(params, event_rate(raw["token_ns"]))
         self.context.progress(len(load.exchanges))
         warm_failed = sum(exchange.error is not None or exchange.status != 200 for exchange in warmup.exchanges)
         facts = {
@@ -67,7 +73,9 @@ class InferenceWorker(Worker):
         }
         return Measurement(raw, facts)
 
-    def _measured(self, client: StreamingClient, engines: list[Adapter], params: InferenceParams) -> Callable[[], Load]:
+    def _measured(
+        self, client: StreamingClient | Crew, engines: list[Adapter], params: InferenceParams
+    ) -> Callable[[], Load]:
         """Return what runs the measured load, its requests made beforehand."""
         seed, schedule, timeout_s = self.context.seed, params.schedule, params.timeout_s
         if isinstance(schedule, Closed):
@@ -80,16 +88,16 @@ class InferenceWorker(Worker):
         assert isinstance(params, InferenceParams)
         return [adapter(params.engine, endpoint) for endpoint in self.context.endpoints]
 
-    def _calibration(self, clients: int, tokens_per_s: float) -> dict[str, Any]:
+    def _calibration(self, params: InferenceParams, tokens_per_s: float) -> dict[str, Any]:
         """Return the instrument's error at this load, measured in this batch where it was not known up to it."""
-        path = self.context.work_dir / f"calibration-{clients}.json"
+        path = self.context.work_dir / f"calibration-{params.clients}-{params.client_processes}.json"
         if path.exists():
             known: dict[str, Any] = orjson.loads(path.read_bytes())
             if max(known["tokens_per_s"], known["asked_tokens_per_s"]) >= tokens_per_s:
                 return known
         self.context.phase("calibrate")
         try:
-            figures = calibrate(clients, self.context.seed, tokens_per_s)
+            figures = calibrate(params.clients, self.context.seed, tokens_per_s, params.client_processes)
         except RuntimeError as error:
             raise CaseFailed("calibration", str(error)) from error
         atomic_write(path, canonical(figures))

@@ -15,7 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from aifbench.load.client import Exchange, StreamingClient
+from aifbench.load.client import Exchange
+from aifbench.load.crew import load_client
 from aifbench.load.events import sse
 from aifbench.load.http import Target, body_pieces
 from aifbench.load.planted import planted_server
@@ -23,6 +24,7 @@ from aifbench.stats.quantiles import needed
 
 TTFT_MS, GAP_MS, TOKENS, TURN_MS = 6.0, 4.0, 3, 2.0
 """Short answers, so that a second holds many first tokens; 16 ms per request with its turn-around."""
+SECONDS = 1.8
 FAST_TOKENS, LEAST_GAP_MS, MARGIN = 16, 0.1, 1.2
 """Longer answers with shorter gaps, where more tokens per second are needed than those give."""
 RUNGS = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 80_000)
@@ -40,7 +42,7 @@ def shape(clients: int, tokens_per_s: float) -> tuple[int, float]:
     return FAST_TOKENS, max(LEAST_GAP_MS, gap)
 
 
-def calibrate(clients: int, seed: int, tokens_per_s: float = 0.0, seconds: float = 1.8) -> dict[str, Any]:
+def calibrate(clients: int, seed: int, tokens_per_s: float = 0.0, processes: int = 1) -> dict[str, Any]:
     """Measure the error of the streaming client at `clients` concurrent streams on this machine.
 
     `tokens_per_s` is the load of token events, over all streams, that the error shall be known at. Returns clients,
@@ -49,13 +51,13 @@ def calibrate(clients: int, seed: int, tokens_per_s: float = 0.0, seconds: float
     """
     count, gap_ms = shape(clients, tokens_per_s)
     answer_s = (TTFT_MS + (count - 1) * gap_ms) / 1e3
-    requests = max(2, int(seconds / (answer_s + TURN_MS / 1e3)))
+    requests = max(2, int(SECONDS / (answer_s + TURN_MS / 1e3)))
     body = orjson.dumps({"stream": True, "planted": {"ttft_ms": TTFT_MS, "gap_ms": gap_ms, "tokens": count}})
     offsets = [random.Random(seed + client).uniform(0, answer_s) for client in range(clients)]
     with planted_server() as url:
         target = Target.of(url)
         payload = target.request("/v1/chat/completions", body)
-        with StreamingClient([target], clients) as client:
+        with load_client([target], clients, processes) as client:
             client.run([[payload] * 2] * clients, offsets, timeout_s=10)
             load = client.run([[payload] * requests] * clients, offsets, timeout_s=10)
     pairs = [errors for exchange in load.exchanges if (errors := exchange_errors(exchange)) is not None]

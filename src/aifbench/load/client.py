@@ -97,8 +97,9 @@ _Read = tuple[int, Sequence[_Ancillary], bytes]
 class _Client:
     """One connection to its target, the requests of its closed loop if it has one, and the exchange under way."""
 
-    def __init__(self, number: int, target: Target, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, number: int, place: int, target: Target, tls: ssl.SSLContext | None) -> None:
         self.number = number
+        self.place = place
         self.target = target
         self.tls = tls
         self.address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
@@ -120,6 +121,7 @@ class _Schedule:
 
     requests: Sequence[Sequence[bytes]]
     at_ns: Sequence[int]
+    indices: Sequence[int]
     idle: deque[_Client]
     next: int = 0
 
@@ -132,14 +134,21 @@ class _Schedule:
 
 
 class StreamingClient:
-    """Keeps `clients` connections and runs loads over them; client k asks target k modulo their number.
+    """Keeps one connection for each client and runs loads over them; client k asks target k modulo their number.
+
+    `clients` is how many there are, or the numbers of those that are this process's (see `load.crew`).
 
     `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
     connection of its own, opened before its timed span.
     """
 
     def __init__(
-        self, targets: Sequence[Target], clients: int, *, reuse: bool = True, connect_timeout_s: float = 5.0
+        self,
+        targets: Sequence[Target],
+        clients: int | Sequence[int],
+        *,
+        reuse: bool = True,
+        connect_timeout_s: float = 5.0,
     ) -> None:
         self._targets = list(targets)
         self._reuse = reuse
@@ -147,11 +156,13 @@ class StreamingClient:
         self._connect_timeout_s = connect_timeout_s
         self._selector = selectors.DefaultSelector()
         tls = ssl.create_default_context() if any(target.tls for target in self._targets) else None
-        chosen = [self._targets[number % len(self._targets)] for number in range(clients)]
-        self._clients = [_Client(number, target, tls if target.tls else None) for number, target in enumerate(chosen)]
+        self._clients: list[_Client] = []
+        for number in range(clients) if isinstance(clients, int) else clients:
+            target = self._targets[number % len(self._targets)]
+            self._clients.append(_Client(number, len(self._clients), target, tls if target.tls else None))
         self._raw: list[tuple[Exchange, list[_Read]]] = []
         self._waiting: list[tuple[int, int]] = []
-        """Closed loops that begin or think: (when, client)."""
+        """Closed loops that begin or think: (when, place of the client)."""
         self._schedule: _Schedule | None = None
         self._deadlines: deque[tuple[int, Exchange, _Client]] = deque()
         self._timer = Timer()
@@ -174,12 +185,17 @@ class StreamingClient:
         self._timer.close()
 
     def run(
-        self, requests: Sequence[Sequence[bytes]], offsets_s: Sequence[float], timeout_s: float, think_s: float = 0.0
+        self,
+        requests: Sequence[Sequence[bytes]],
+        offsets_s: Sequence[float],
+        timeout_s: float,
+        think_s: float = 0.0,
+        gate: Callable[[], int] = time.monotonic_ns,
     ) -> Load:
         """Send each client's requests in a row, the first of them `offsets_s` after the start; return all exchanges.
 
-        `requests[k]` are the whole HTTP requests of client k, who thinks `think_s` after each. A request that fails is
-        kept and the client goes on.
+        `requests[k]` are the whole HTTP requests of the client in place k, who thinks `think_s` after each. A request
+        that fails is kept and the client goes on. `gate` is called when all is prepared and returns the start.
         """
 
         def begin(start: int) -> None:
@@ -187,26 +203,34 @@ class StreamingClient:
             for client, payloads, offset in zip(self._clients, requests, offsets_s, strict=True):
                 client.requests, client.next = payloads, 0
                 if payloads:
-                    self._waiting.append((start + int(offset * 1e9), client.number))
+                    self._waiting.append((start + int(offset * 1e9), client.place))
             heapq.heapify(self._waiting)
             self._active = len(self._waiting)
 
-        return self._run(begin, timeout_s)
+        return self._run(begin, timeout_s, gate)
 
-    def run_schedule(self, requests: Sequence[Sequence[bytes]], at_s: Sequence[float], timeout_s: float) -> Load:
+    def run_schedule(
+        self,
+        requests: Sequence[Sequence[bytes]],
+        at_s: Sequence[float],
+        timeout_s: float,
+        indices: Sequence[int] | None = None,
+        gate: Callable[[], int] = time.monotonic_ns,
+    ) -> Load:
         """Send request i at `at_s[i]` (seconds after the start, in order) on a connection that is free then.
 
         Where none is free it waits for one, and is sent late: nothing is left out. `requests[i]` has the request for
-        each target; `index` of an exchange is i, `client` its connection.
+        each target. `index` of an exchange is i, or `indices[i]`; `client` is its connection.
         """
 
         def begin(start: int) -> None:
-            self._schedule = _Schedule(requests, [start + int(at * 1e9) for at in at_s], deque(self._clients))
+            at_ns, numbers = [start + int(at * 1e9) for at in at_s], range(len(at_s)) if indices is None else indices
+            self._schedule = _Schedule(requests, at_ns, numbers, deque(self._clients))
             self._active = len(at_s)
 
-        return self._run(begin, timeout_s)
+        return self._run(begin, timeout_s, gate)
 
-    def _run(self, begin: Callable[[int], None], timeout_s: float) -> Load:
+    def _run(self, begin: Callable[[int], None], timeout_s: float, gate: Callable[[], int]) -> Load:
         self._raw = []
         self._waiting.clear()
         self._deadlines.clear()
@@ -220,8 +244,8 @@ class StreamingClient:
         gc.disable()
         try:
             offset_start = clock_offset_ns()
+            start = gate()
             cpu = time.process_time_ns()
-            start = time.monotonic_ns()
             begin(start)
             self._loop()
             end = time.monotonic_ns()
@@ -293,14 +317,13 @@ class StreamingClient:
         while self._active:
             now = time.monotonic_ns()
             while waiting and waiting[0][0] <= now:
-                at, number = heapq.heappop(waiting)
-                self._next(self._clients[number], at)
+                at, place = heapq.heappop(waiting)
+                self._next(self._clients[place], at)
             while schedule is not None and schedule.due(now) and schedule.idle:
-                client = schedule.idle.popleft()
-                index = schedule.next
+                client, place = schedule.idle.popleft(), schedule.next
                 schedule.next += 1
-                request = schedule.requests[index][client.number % len(self._targets)]
-                self._begin(client, index, request, schedule.at_ns[index])
+                request = schedule.requests[place][client.number % len(self._targets)]
+                self._begin(client, schedule.indices[place], request, schedule.at_ns[place])
             while deadlines and (deadlines[0][1].end_ns is not None or deadlines[0][0] <= now):
                 _, exchange, client = deadlines.popleft()
                 if exchange.end_ns is None:
@@ -450,7 +473,7 @@ class StreamingClient:
             self._drop(client)
         if self._end(client, now):
             if self._think_ns:
-                heapq.heappush(self._waiting, (now + self._think_ns, client.number))
+                heapq.heappush(self._waiting, (now + self._think_ns, client.place))
             else:
                 self._next(client, now)
 
@@ -459,7 +482,7 @@ class StreamingClient:
         client.exchange.error = error
         self._drop(client)
         if self._end(client, now):
-            heapq.heappush(self._waiting, (now + self._think_ns, client.number))
+            heapq.heappush(self._waiting, (now + self._think_ns, client.place))
 
     def _end(self, client: _Client, now: int) -> bool:
         """End the exchange under way; return whether the client's closed loop has another request."""
