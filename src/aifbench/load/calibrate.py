@@ -1,8 +1,8 @@
 """The instrument's own error: the client's figures against a server that says when it really wrote.
 
 Both run on one machine and read one clock. The error of a time to first token is what the client adds at both ends:
-(stamp of the first token - the server's write of it) + (request given to the kernel - stamp before that). The wake-up
-of the planted server is none of it. The error of a gap is the client's gap minus the server's.
+(stamp of the first token - the server's write of it) + (request given to the kernel, or in the server's hands if that
+was sooner - stamp before that). The wake-up of the planted server is none of it. The error of a gap is the client's gap minus the server's.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def exchange_errors(exchange: Exchange) -> tuple[int, NDArray[np.int64]] | None:
         return None
     written = np.array(truth["written_ns"], dtype=np.int64)
     lateness = np.array(stamps, dtype=np.int64) - written
-    return int(lateness[0]) + exchange.sent_ns - exchange.send_ns, lateness[1:] - lateness[:-1]
+    handed_over = min(exchange.sent_ns, truth["received_ns"]) - exchange.send_ns
+    return int(lateness[0]) + handed_over, lateness[1:] - lateness[:-1]
 
 
 def summary(errors: NDArray[np.float64]) -> dict[str, Any]:
