@@ -2,7 +2,8 @@
 
 Both run on one machine and read one clock. The error of a time to first token is what the client adds at both ends:
 (stamp of the first token - the server's write of it) + (request given to the kernel, or in the server's hands if that
-was sooner - stamp before that). The wake-up of the planted server is none of it. The error of a gap is the client's gap minus the server's.
+was sooner - stamp before that). The wake-up of the planted server is none of it. The error of a gap is the client's gap
+minus the server's.
 """
 
 from __future__ import annotations
