@@ -130,6 +130,20 @@ def test_an_open_schedule_is_kept_while_answers_are_under_way(planted: str, work
     assert (metrics["time_to_first_token_from_schedule_s"].value or 0) >= 0.200 * EARLY
 
 
+def test_a_search_finds_how_many_clients_a_server_carries(planted: str, tmp_path: Path) -> None:
+    """A first token takes 20 ms and 30 ms more for each answer that is under way: up to 3 clients keep 100 ms."""
+    plan = {"ttft_ms": 20, "ttft_ms_per_other": 30, "gap_ms": 10, "tokens": 4}
+    slo = {"time_to_first_token_s": 0.1}
+    case = planted_case(planted, plan, clients=8, requests=3, find="clients", find_share=0.9, slo=slo)
+    context = Context("inference", 0, 11, tmp_path, tmp_path, tmp_path, (planted,), print, print, print)
+    measurement = WORKER(context).measure(case)
+    metrics, _ = evaluate(case, measurement.raw, measurement.facts)
+    assert metrics["clients_under_slo"].value == 3
+    assert metrics["clients_under_slo"].instrument == 1
+    assert list(dict.fromkeys(measurement.raw["probe"])) == [1, 2, 4, 3]
+    assert metrics["concurrency_achieved"].value is not None
+
+
 def test_requests_without_a_connection_wait_are_counted_and_void_the_case(planted: str, work_dir: Path) -> None:
     schedule = {"kind": "constant", "rate": 50}
     case = planted_case(planted, {"ttft_ms": 100, "gap_ms": 5, "tokens": 4}, clients=1, schedule=schedule, requests=5)

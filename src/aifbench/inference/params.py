@@ -16,7 +16,9 @@ from aifbench.engines.settings import Engine, LlamaCpp, Ollama
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4
-"""Rough size of a token in English, for the expected time only."""
+"""Rough size of a token in English."""
+EXPECTED_PROBES = 5
+"""A search tries about twice as many loads, half as large in the mean as the highest."""
 
 
 class Slo(BaseModel):
@@ -50,7 +52,7 @@ class InferenceParams(Params):
 
     label_fields: ClassVar[tuple[str, ...]] = (
         "engine", "servers", "topology", "prompt", "schedule", "clients", "output_tokens", "cache",
-        "shared_prefix_tokens", "slo", "client_processes",
+        "shared_prefix_tokens", "find", "slo", "client_processes",
     )  # fmt: skip
 
     metrics: ClassVar[tuple[str, ...]] = (
@@ -64,7 +66,7 @@ class InferenceParams(Params):
         "requests_per_second", "distinct_answers", "concurrency_achieved", "goodput_share",
         "goodput_requests_per_second", "server_queue_s", "server_load_s", "server_prefill_s",
         "server_tokens_per_second", "server_time_to_first_token_s", "time_to_first_token_residual_s",
-        "prefill_tokens_per_second",
+        "prefill_tokens_per_second", "clients_under_slo", "rate_under_slo",
     )  # fmt: skip
 
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")
@@ -108,6 +110,11 @@ class InferenceParams(Params):
         "on-off, ramp, step or trace",
     )
     schedule_s: tuple[float, ...] = vary((), "send times of a trace; filled in from its file, not to be given")
+    find: Literal["clients", "rate"] | None = vary(
+        None,
+        "search the highest number of clients, or rate of arrivals, that keeps the slo; the case's own is the most",
+    )
+    find_share: float = vary(0.95, "share of the requests that must keep the slo in a search", gt=0, le=1)
     slo: Slo | None = vary(None, "what a request must keep to count as goodput; times run from the schedule")
     temperature: float = vary(0.0, "sampling temperature; 0 is greedy", ge=0, le=2)
     client_processes: int = vary(
@@ -137,6 +144,18 @@ class InferenceParams(Params):
         return self
 
     @model_validator(mode="after")
+    def _search_has_what_it_needs(self) -> InferenceParams:
+        if self.find is None:
+            return self
+        if self.slo is None:
+            raise ValueError("find: needs an slo that the load is to keep")
+        if (self.find == "clients") != isinstance(self.schedule, Closed):
+            raise ValueError("find: clients goes with a closed schedule, rate with an open one")
+        if self.find == "rate" and not hasattr(self.schedule, "rate"):
+            raise ValueError("find: rate goes with a schedule of one rate: constant, poisson, gamma or on-off")
+        return self
+
+    @model_validator(mode="after")
     def _trace_is_long_enough(self) -> InferenceParams:
         if isinstance(self.schedule, Trace) and self.requests > len(self.schedule_s):
             raise ValueError(f"requests: the trace has {len(self.schedule_s)} send times")
@@ -163,6 +182,17 @@ class InferenceParams(Params):
     def prefix_characters(self) -> int:
         """Characters of the prompt that all requests share in cache mode `shared-prefix`."""
         return CHARACTERS_PER_TOKEN * self.shared_prefix_tokens
+
+    @property
+    def most(self) -> float:
+        """The highest load of a search."""
+        return float(self.clients) if self.find == "clients" else float(getattr(self.schedule, "rate", 0.0))
+
+    def at_load(self, load: float) -> InferenceParams:
+        """Return the case at one load of its search."""
+        if self.find == "clients":
+            return self.model_copy(update={"clients": int(load)})
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update={"rate": load})})
 
     @property
     def total_requests(self) -> int:
@@ -226,6 +256,8 @@ class InferenceParams(Params):
         """Return the expected time at 100 generated and 400 read tokens/s in total: a small model on two cores."""
         prompt_tokens = len(self.prompt_text) / CHARACTERS_PER_TOKEN
         reading = prompt_tokens / 400 if self.cache == "cold" else 0.0
+        if self.find is not None:
+            return repetitions * EXPECTED_PROBES * self.model_copy(update={"find": None}).expected_seconds(1)
         requests = self.total_requests + self.warmup_requests * self.clients
         busy_s = requests * (self.output_tokens / 100 + reading)
         if not isinstance(self.schedule, Closed):

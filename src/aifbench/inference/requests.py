@@ -104,7 +104,8 @@ def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, 
     client, index; scheduled_ns, send_ns, sent_ns, first_byte_ns, first_event_ns, first_token_ns, first_visible_ns,
     end_ns; token_ns (a list: the stamp of each token event); tokens, prompt_tokens, cached_tokens (as the server
     counts); connection_reused; status; error (class); finish_reason; server_queue_ms, server_load_ms,
-    server_prefill_ms, server_decode_ms; answer_sha256; reads_with_several_events; bytes_received.
+    server_prefill_ms, server_decode_ms; answer_sha256; reads_with_several_events; bytes_received; probe (the load
+    that a search tried, set by the search).
     """
     rows: list[dict[str, Any]] = []
     messages: dict[str, str] = {}
@@ -151,5 +152,6 @@ def _row(exchange: Exchange, first_byte: int | None, answer: Answer, error: str 
         "server_decode_ms": answer.decode_ms,
         "answer_sha256": answer.text_sha256 if answer.token_ns else None,
         "reads_with_several_events": answer.reads_with_several_tokens,
+        "probe": None,
         "bytes_received": sum(len(data) for _, data in exchange.pieces),
     }

@@ -14,6 +14,8 @@ from aifbench.campaign.ids import canonical
 from aifbench.campaign.params import Params
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter
+from aifbench.inference.limits import next_load
+from aifbench.inference.metrics.goodput import probes_of
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets
 from aifbench.load.calibrate import calibrate
@@ -21,6 +23,16 @@ from aifbench.load.client import Load, StreamingClient
 from aifbench.load.crew import Crew, CrewFailed, load_client
 from aifbench.load.schedules import Closed, arrivals
 from aifbench.records.store import atomic_write
+
+SUMMED = (
+    "exchanges_with_read_stamps",
+    "client_cpu_s",
+    "wall_s",
+    "connections_opened",
+    "warmup_requests",
+    "warmup_failed",
+)
+"""Facts of a search that are sums over its loads."""
 
 
 class InferenceWorker(Worker):
@@ -31,32 +43,34 @@ class InferenceWorker(Worker):
         return {"fixes_length": self._adapters(params)[0].fixes_length()}
 
     def measure(self, params: Params) -> Measurement:
-        """Warm up, measure one repetition, and calibrate the client at that load where it was not yet."""
+        """Warm up, measure one repetition or search, and calibrate the client at that load where it was not yet."""
         assert isinstance(params, InferenceParams)
         engines = self._adapters(params)
-        engine = engines[0]
-        seed = self.context.seed
-        offsets = start_offsets(params.clients, seed)
-        targets = [each.target for each in engines]
         try:
-            with load_client(
-                targets, params.clients, params.client_processes, reuse=engine.keeps_connections
-            ) as client:
-                self.context.phase("warmup")
-                warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
-                measure = self._measured(client, engines, params)
-                before = [each.state() for each in engines]
-                self.context.phase("measure")
-                load = measure()
-                after = [each.state() for each in engines]
+            raw, facts = self._search(engines, params) if params.find else self._load(engines, params)
         except CrewFailed as error:
             raise CaseFailed("load", str(error)) from error
+        facts["calibration"] = self._calibration(params, facts.pop("events_per_s"))
+        return Measurement(raw, facts)
+
+    def _load(self, engines: list[Adapter], params: InferenceParams) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Warm up, run one load; return its raw columns and its facts."""
+        seed, engine = self.context.seed, engines[0]
+        targets, reuse = [each.target for each in engines], engine.keeps_connections
+        with load_client(targets, params.clients, params.client_processes, reuse=reuse) as client:
+            self.context.phase("warmup")
+            offsets = start_offsets(params.clients, seed)
+            warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
+            measure = self._measured(client, engines, params)
+            before = [each.state() for each in engines]
+            self.context.phase("measure")
+            load = measure()
+            after = [each.state() for each in engines]
         raw, messages = columns(engine, load.exchanges)
-        calibration = self._calibration(params, event_rate(raw["token_ns"]))
         self.context.progress(len(load.exchanges))
         warm_failed = sum(exchange.error is not None or exchange.status != 200 for exchange in warmup.exchanges)
-        facts = {
-            "calibration": calibration,
+        return raw, {
+            "events_per_s": event_rate(raw["token_ns"]),
             "stamp_source": load.stamp_source,
             "exchanges_with_read_stamps": load.exchanges_with_read_stamps,
             "client_cpu_s": load.cpu_s,
@@ -71,7 +85,31 @@ class InferenceWorker(Worker):
             "fixes_length": engine.fixes_length(),
             "error_messages": messages,
         }
-        return Measurement(raw, facts)
+
+    def _search(self, engines: list[Adapter], params: InferenceParams) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run the loads of a search, one after the other; return their raw columns together and the facts of all."""
+        raw: dict[str, list[Any]] = {}
+        parts: list[dict[str, Any]] = []
+        whole = params.find == "clients"
+        while True:
+            probes = probes_of(params, raw) if raw else []
+            load = next_load(probes, params.most, params.find_share, whole=whole)
+            if load is None:
+                break
+            columns_of, facts = self._load(engines, params.at_load(load))
+            parts.append(facts)
+            for name, values in {**columns_of, "probe": [load] * len(columns_of["client"])}.items():
+                raw.setdefault(name, []).extend(values)
+        last = parts[-1]
+        together = {name: sum(part[name] for part in parts) for name in SUMMED}
+        return raw, {
+            **last,
+            **together,
+            "events_per_s": max(part["events_per_s"] for part in parts),
+            "server_states_before": parts[0]["server_states_before"],
+            "clock_offset_start_ns": parts[0]["clock_offset_start_ns"],
+            "error_messages": {key: text for part in parts for key, text in part["error_messages"].items()},
+        }
 
     def _measured(
         self, client: StreamingClient | Crew, engines: list[Adapter], params: InferenceParams

@@ -37,6 +37,8 @@ class Plan:
 
     ttft_ms: float = 10.0
     """From the request's last byte to the first token."""
+    ttft_ms_per_other: float = 0.0
+    """More of it for each other answer that is under way when the request comes."""
     gap_ms: float = 5.0
     tokens: int = 8
     prompt_tokens: int = 16
@@ -83,6 +85,7 @@ class _Server:
         self._coming: list[tuple[int, int, _Connection]] = []
         """Tokens that are due: (when, number of the connection, connection)."""
         self._numbers = count()
+        self._under_way = 0
         self.port: int = self._listener.getsockname()[1]
 
     def serve(self) -> None:
@@ -145,8 +148,10 @@ class _Server:
                 connection, b"HTTP/1.1 %d planted\r\nContent-Length: %d\r\n\r\n%b" % (plan.status, len(error), error)
             )
             return
+        begin = connection.received + int(1e6 * plan.ttft_ms_per_other * self._under_way)
         connection.plan, connection.written = plan, []
-        connection.due = [connection.received + due for due in plan.deadlines_ns()]
+        connection.due = [begin + due for due in plan.deadlines_ns()]
+        self._under_way += 1
         self._send(
             connection, HEAD + (_chunk(_delta({"role": "assistant", "content": ""})) if plan.role_first else b"")
         )
@@ -170,13 +175,17 @@ class _Server:
             self._await(connection)
         else:
             self._send(connection, _end(plan, connection))
-            connection.plan = None
+            self._ended(connection)
             self._request(connection)
+
+    def _ended(self, connection: _Connection) -> None:
+        self._under_way -= connection.plan is not None
+        connection.plan = None
 
     def _break_off(self, connection: _Connection, fault: str) -> None:
         if fault == "error_event":
             self._send(connection, _chunk({"error": {"message": "planted error", "code": 500}}) + b"0\r\n\r\n")
-            connection.plan = None
+            self._ended(connection)
             return
         if fault == "reset":
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -197,7 +206,7 @@ class _Server:
             self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
 
     def _close(self, connection: _Connection) -> None:
-        connection.plan = None
+        self._ended(connection)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.sock.close()

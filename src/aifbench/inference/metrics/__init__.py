@@ -14,10 +14,11 @@ from aifbench.benchmark import Raw
 from aifbench.checks.cache import cache_state
 from aifbench.checks.load import arrival_window, steady_window
 from aifbench.checks.server import servers_changed
+from aifbench.inference.limits import bracket
 from aifbench.inference.metrics import verdict
 from aifbench.inference.metrics.first_token import first_token_metrics
 from aifbench.inference.metrics.gaps import gap_metrics
-from aifbench.inference.metrics.goodput import goodput_metrics
+from aifbench.inference.metrics.goodput import goodput_metrics, limit_metrics, probes_of
 from aifbench.inference.metrics.latency import request_metrics
 from aifbench.inference.metrics.observed import Instrument, Requests
 from aifbench.inference.metrics.server import server_metrics
@@ -28,7 +29,14 @@ from aifbench.records.models import Metric, Validity
 
 
 def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tuple[dict[str, Metric], Validity]:
-    """Return metrics and verdict of one repetition."""
+    """Return metrics and verdict of one repetition; of a search, those of the highest load that kept the SLO."""
+    limit = limit_metrics(params, probes := probes_of(params, raw) if params.find is not None else [])
+    if params.find is not None:
+        kept, failed = bracket(probes, params.find_share)
+        load = kept if kept is not None else failed
+        chosen = [index for index, probe in enumerate(raw["probe"]) if probe == load]
+        raw = {name: [column[index] for index in chosen] for name, column in raw.items()}
+        params = params.at_load(load or 0.0)
     requests = Requests.of(raw)
     send, end = requests.columns["send"], requests.columns["end"]
     closed = isinstance(params.schedule, Closed)
@@ -41,6 +49,7 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
         **request_metrics(requests, window, errors),
         **goodput_metrics(requests, params.slo),
         **server_metrics(requests),
+        **limit,
     }
     reasons = [
         *verdict.failures(requests),
@@ -56,7 +65,11 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
         ),
         *(verdict.length_reached(requests, params.output_tokens) if facts["fixes_length"] else []),
     ]
-    notes = [*verdict.cautions(params, requests, facts), *verdict.piles_up(requests, params)]
+    notes = [
+        *verdict.cautions(params, requests, facts),
+        *verdict.piles_up(requests, params),
+        *verdict.unexplained(metrics),
+    ]
     if not facts["fixes_length"]:
         notes += verdict.length_reached(requests, params.output_tokens)
     cache_reasons, cache_notes = cache_state(

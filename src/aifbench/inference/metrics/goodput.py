@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from aifbench.benchmark import Raw
+from aifbench.inference.limits import Probe, bracket
 from aifbench.inference.metrics.observed import Requests
-from aifbench.inference.params import Slo
+from aifbench.inference.params import InferenceParams, Slo
 from aifbench.records.models import Metric
 
 
@@ -27,6 +31,34 @@ def goodput_metrics(requests: Requests, slo: Slo | None) -> dict[str, Metric]:
         "goodput_share": Metric(value=good / n, unit="1", n=n, method=f"{within}, by all requests"),
         "goodput_requests_per_second": Metric(value=good / makespan, unit="1/s", n=n, method=f"{within}, by makespan"),
     }
+
+
+def limit_metrics(params: InferenceParams, probes: Sequence[Probe]) -> dict[str, Metric]:
+    """Return the highest load that kept the SLO. No limit up to the highest tried is an answer, no load at all too."""
+    units = {"clients_under_slo": "1", "rate_under_slo": "1/s"}
+    metrics = {name: Metric.absent(unit, "the suite does not search for it") for name, unit in units.items()}
+    if params.find is None:
+        return metrics
+    name, n = f"{params.find}_under_slo", len(probes)
+    kept, failed = bracket(probes, params.find_share)
+    if kept is None:
+        reason = f"not even {failed:g} keeps it"
+    elif failed is None:
+        reason = f"no limit up to {kept:g}"
+    else:
+        method = f"highest of {n} tried that kept the slo for {params.find_share:.0%}; the next, {failed:g}, did not"
+        metrics[name] = Metric(value=kept, unit=units[name], n=n, method=method, instrument=failed - kept)
+        return metrics
+    metrics[name] = Metric.absent(units[name], reason, n=n)
+    return metrics
+
+
+def probes_of(params: InferenceParams, raw: Raw) -> list[Probe]:
+    """Return the loads that a search tried and the share of requests that kept the SLO at each."""
+    assert params.slo is not None
+    requests = Requests.of(raw)
+    kept, loads = kept_requests(requests, params.slo), np.asarray(raw["probe"], dtype=np.float64)
+    return [Probe(float(load), float(kept[loads == load].mean())) for load in dict.fromkeys(loads.tolist())]
 
 
 def kept_requests(requests: Requests, slo: Slo) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -12,6 +12,7 @@ from aifbench.checks.load import SteadyWindow
 from aifbench.inference.metrics.observed import Requests
 from aifbench.inference.params import InferenceParams
 from aifbench.load.schedules import Closed
+from aifbench.records.models import Metric
 
 MOST_RATE_DIFFERENCE = 0.05
 LEAST_DIFFERENCE_S = 0.005
@@ -22,6 +23,7 @@ MOST_COALESCED = 0.01
 """Share of reads with several token events above which gaps are mostly bounds."""
 MOST_LAG_S, MOST_LAG_SHARE = 1e-3, 0.01
 PILE_FACTOR, PILE_LEAST = 1.5, 3
+MOST_RESIDUAL = 0.05
 LEAST_EVENTS = 20
 RANGE_TOLERANCE = 0.1
 
@@ -108,6 +110,19 @@ def rates_agree(requests: Requests) -> list[str]:
     return [
         f"first to last token took {ours:.4g} s at the client, {theirs:.4g} s by the server's own clock "
         f"(tolerance {MOST_RATE_DIFFERENCE:.0%})"
+    ]
+
+
+def unexplained(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return a caution when client and server do not account for the same time to first token."""
+    whole, rest = (metrics[f"time_to_first_token_{name}s"].value for name in ("", "residual_"))
+    if not whole or rest is None or abs(rest) <= MOST_RESIDUAL * whole:
+        return []
+    size = f"{abs(rest) * 1e3:.3g} ms, {abs(rest) / whole:.0%} of the time to first token"
+    if rest < 0:
+        return [f"the server's own times for it add up to {size}, more than the client waited"]
+    return [
+        f"{size}, stand in none of the server's own times: HTTP, template, sampling, or a wait that it does not tell"
     ]
 
 
