@@ -15,7 +15,7 @@ import contextlib
 import errno
 import gc
 import heapq
-import selectors
+import select
 import socket
 import ssl
 import struct
@@ -28,7 +28,8 @@ from typing import Any
 from aifbench.load.http import FramingError, Response, Target
 from aifbench.load.timer import Timer
 
-READ_BYTES = 65536
+READ_BYTES = 16384
+"""Python takes this much from its heap for each read; what is more comes with the next one."""
 ANCILLARY_BYTES = 64
 SO_TIMESTAMPNS = 35
 """Linux, also the type of the control message; the socket module of this Python has no name for it."""
@@ -104,6 +105,8 @@ class _Client:
         self.tls = tls
         self.address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
         self.sock: socket.socket | None = None
+        self.events = 0
+        """Of the connection, that epoll tells; 0: it does not know it."""
         self.used = False
         self.requests: Sequence[bytes] = ()
         self.next = 0
@@ -154,7 +157,8 @@ class StreamingClient:
         self._reuse = reuse
         self.connections_opened = 0
         self._connect_timeout_s = connect_timeout_s
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._by_descriptor: dict[int, _Client] = {}
         tls = ssl.create_default_context() if any(target.tls for target in self._targets) else None
         self._clients: list[_Client] = []
         for number in range(clients) if isinstance(clients, int) else clients:
@@ -181,7 +185,7 @@ class StreamingClient:
         """Close all connections."""
         for client in self._clients:
             self._drop(client)
-        self._selector.close()
+        self._epoll.close()
         self._timer.close()
 
     def run(
@@ -273,21 +277,32 @@ class StreamingClient:
 
     def _open_connections(self) -> None:
         """Open what is missing, before the run. What cannot be opened now is tried again by its first request."""
-        self._selector.close()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._timer, selectors.EVENT_READ, None)
+        self._epoll.close()
+        self._epoll = select.epoll()
+        self._epoll.register(self._timer, select.EPOLLIN)
+        self._by_descriptor.clear()
         addresses: dict[Target, tuple[Any, ...]] = {}
         for target in self._targets:
             with contextlib.suppress(OSError):
                 addresses[target] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0]
         for client in self._clients:
-            client.address = addresses.get(client.target, client.address)
+            client.address, client.events = addresses.get(client.target, client.address), 0
             if client.sock is not None and _closed_by_peer(client.sock):
                 self._drop(client)
             if client.sock is None:
                 self._connect_blocking(client)
             if client.sock is not None:
-                self._selector.register(client.sock, selectors.EVENT_READ, client)
+                self._await(client, select.EPOLLIN)
+
+    def _await(self, client: _Client, events: int) -> None:
+        """Be told of these events of a client's connection."""
+        assert client.sock is not None
+        if client.events:
+            self._epoll.modify(client.sock, events)
+        else:
+            self._epoll.register(client.sock, events)
+            self._by_descriptor[client.sock.fileno()] = client
+        client.events = events
 
     def _connect_blocking(self, client: _Client) -> None:
         client.sock = sock = _new_socket(client)
@@ -305,10 +320,10 @@ class StreamingClient:
     def _drop(self, client: _Client) -> None:
         if client.sock is None:
             return
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.sock)
-        client.sock.close()
-        client.sock, client.used, client.connecting, client.handshaking = None, False, False, False
+        if client.events:
+            self._by_descriptor.pop(client.sock.fileno(), None)
+        client.sock.close()  # epoll forgets it
+        client.sock, client.used, client.connecting, client.handshaking, client.events = None, False, False, False, 0
 
     # -- the loop
 
@@ -334,11 +349,12 @@ class StreamingClient:
             if upcoming is not None:
                 self._timer.set(upcoming)
             limit = max(0, deadlines[0][0] - time.monotonic_ns()) / 1e9 if deadlines else None
-            for key, mask in self._selector.select(limit):
-                if key.data is None:
+            for descriptor, events in self._epoll.poll(limit, len(self._clients) + 1):
+                ready = self._by_descriptor.get(descriptor)
+                if ready is not None:
+                    self._ready(ready, events)
+                elif descriptor == self._timer.fileno():
                     self._timer.clear()
-                else:
-                    self._ready(key.data, mask)
 
     def _next(self, client: _Client, scheduled_ns: int) -> None:
         index = client.next
@@ -372,14 +388,14 @@ class StreamingClient:
         if error not in {0, errno.EINPROGRESS}:
             self._fail(client, "connect", time.monotonic_ns())
             return
-        self._selector.register(client.sock, selectors.EVENT_WRITE, client)
+        self._await(client, select.EPOLLOUT)
 
-    def _ready(self, client: _Client, mask: int) -> None:
+    def _ready(self, client: _Client, events: int) -> None:
         if client.connecting:
             self._connected(client)
         elif client.handshaking:
             self._handshake(client)
-        elif mask & selectors.EVENT_READ:
+        elif events & ~select.EPOLLOUT:  # an error or the peer's end is read too
             self._receive(client)
         elif client.exchange is not None:
             self._send(client)
@@ -395,7 +411,7 @@ class StreamingClient:
             client.handshaking = True
             self._handshake(client)
         else:
-            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+            self._await(client, select.EPOLLIN)
             self._send(client)
 
     def _handshake(self, client: _Client) -> None:
@@ -403,16 +419,16 @@ class StreamingClient:
         try:
             client.sock.do_handshake()
         except ssl.SSLWantReadError:
-            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+            self._await(client, select.EPOLLIN)
             return
         except ssl.SSLWantWriteError:
-            self._selector.modify(client.sock, selectors.EVENT_WRITE, client)
+            self._await(client, select.EPOLLOUT)
             return
         except OSError:
             self._fail(client, "tls", time.monotonic_ns())
             return
         client.handshaking = False
-        self._selector.modify(client.sock, selectors.EVENT_READ, client)
+        self._await(client, select.EPOLLIN)
         self._send(client)
 
     def _send(self, client: _Client) -> None:
@@ -432,9 +448,9 @@ class StreamingClient:
         client.unsent = client.unsent[sent:]
         if not client.unsent:
             exchange.sent_ns = time.monotonic_ns()
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.unsent else 0)
-        if self._selector.get_key(sock).events != wanted:
-            self._selector.modify(sock, wanted, client)
+        wanted = select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0)
+        if client.events != wanted:
+            self._await(client, wanted)
 
     def _receive(self, client: _Client) -> None:
         sock = client.sock

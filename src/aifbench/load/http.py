@@ -85,6 +85,13 @@ class Response:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes and return those of the body among them, decoded. Raises `FramingError`."""
+        if self._state == self._chunk_size and not self._buffer:
+            # One whole chunk per read is what servers send while they stream.
+            end = data.find(b"\r\n", 0, 10)
+            if end > 0 and data.endswith(b"\r\n") and _HEX.fullmatch(data, 0, end):
+                size = int(data[:end], 16)
+                if size and size == len(data) - end - 4:
+                    return data[end + 2 : -2]
         self._buffer += data
         body: list[bytes] = []
         try:
