@@ -164,8 +164,9 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def axes_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells cases apart: all parameters but texts, which a name of their own stands for."""
-    return {name: value for name, value in flatten(params).items() if not name.endswith("_text")}
+    """Return what tells cases apart: all parameters but texts and times of traces, which another one names."""
+    told = {name: value for name, value in flatten(params).items() if not name.endswith("_text")}
+    return {name: value for name, value in told.items() if name != "schedule_s"}
 
 
 def axis_name(axis: str) -> str:

@@ -53,6 +53,10 @@ TABLE_METRICS: dict[str, tuple[str, ...]] = {
         "inter_token_latency_p50_s",
         "end_to_end_latency_s",
         "requests_per_second",
+        "server_queue_s",
+        "goodput_share",
+        "clients_under_slo",
+        "rate_under_slo",
     ),
     "storage": ("write_bandwidth_mib_s", "read_bandwidth_mib_s", "write_sync_s", "read_latency_p50_s"),
 }
