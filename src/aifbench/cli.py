@@ -149,6 +149,25 @@ def gate(
 
 
 @app.command()
+def retry(
+    results: Results,
+    case: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of cases; default: all that are invalid or failed.", show_default=False),
+    ] = None,
+) -> None:
+    """Set cases aside, so that the next run of the campaign measures them again. Nothing is deleted.
+
+    Example: aifbench retry results/laptop
+    """
+    from aifbench.records.collect import collect as gather
+    from aifbench.retry import set_aside
+
+    cases, repetitions = set_aside(results, gather(results), case or ())
+    typer.echo(f"{cases} cases with {repetitions} repetitions are set aside; run the campaign again to measure them")
+
+
+@app.command()
 def image(
     name: Annotated[str, typer.Argument(help="Image: aifbench or ollama.", show_default=False)],
     config: Config = None,

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from aifbench.records.models import CaseRecord, Metric, Validity
@@ -94,3 +95,27 @@ def test_samples_of_an_invocation_are_not_doubled(store):
     table = pq.read_table(store.resources_path)
     assert table["t_s"].to_pylist() == [0.0, 1.0]
     assert table["gpu"].to_pylist() == ['[{"index":0}]'] * 2
+
+
+def test_what_is_set_aside_is_measured_anew_and_not_lost(store):
+    for case in ("c1", "c2"):
+        store.append_case(record(case), RAW)
+    store.compact()
+    (store.folder / "done.json").write_text("{}")
+    assert store.set_aside({"c3"}, "now") == 0
+    assert store.set_aside({"c1"}, "now") == 1
+    assert [kept.case for kept in store.read_cases()] == ["c2"]
+    assert not (store.folder / "done.json").exists()
+    assert len(store.read_raw("c1", 0)["start_ns"]) == 0
+    store.append_case(record("c1"), {**RAW, "start_ns": [7, 8, 9]})
+    store.compact()
+    assert list(store.read_raw("c1", 0)["start_ns"]) == [7, 8, 9]
+    aside = store.folder / "set-aside" / "now"
+    assert len((aside / "cases.jsonl").read_bytes().splitlines()) == 1
+    assert pq.read_table(aside / "operations.parquet")["start_ns"].to_pylist() == [1, 2, 3]
+
+
+def test_repetitions_without_raw_events_can_be_set_aside(store):
+    store.append_case(record(status="failed"), None)
+    assert store.set_aside({"c1"}, "now") == 1
+    assert store.read_cases() == []

@@ -1,6 +1,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -59,6 +60,26 @@ def test_a_value_added_to_an_axis_measures_only_the_new_cases(tmp_path):
     assert len(after) == len(before) + 2
     assert "measure retrieval-synthetic-flat" in result.stderr
     assert "measure retrieval-synthetic-hnsw16" not in result.stderr
+
+
+def test_a_retried_case_is_measured_again_and_the_others_are_not(tmp_path):
+    file = write(tmp_path, STORAGE)
+    expect(run(file), 0)
+    results = tmp_path / "results/small"
+    case = records(tmp_path)[0]["case"]
+    before = {record["case"]: record["started_at"] for record in records(tmp_path)}
+    retry = [sys.executable, "-m", "aifbench", "retry", str(results)]
+    nothing = subprocess.run(retry, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert nothing.stdout.startswith("0 cases with 0 repetitions are set aside")
+    named = subprocess.run([*retry, case], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert named.stdout.startswith("1 cases with 3 repetitions are set aside")
+    wrong = subprocess.run([*retry, "no-such"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+    assert "case = 'no-such'" in wrong.stderr
+    expect(run(file), 0)
+    after = {record["case"]: record["started_at"] for record in records(tmp_path)}
+    assert [name for name in before if before[name] != after[name]] == [case]
+    assert set(measured(tmp_path).values()) == {1}
 
 
 def test_deleting_one_batch_redoes_that_batch_only(tmp_path):

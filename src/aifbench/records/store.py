@@ -6,12 +6,13 @@ batches/<batch>/batch.json            what happened, rewritten atomically at eac
                 raw/operations.parquet  the same, compacted; a repetition is there once
                 live/resources.jsonl  samples while the job runs  ->  resources.parquet
                 log.jsonl
+                set-aside/<time>/     repetitions that `aifbench retry` took out, with their raw events
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,29 @@ class BatchStore:
         self.resources_live.unlink(missing_ok=True)
         if self.resources_live.parent.exists() and not any(self.resources_live.parent.iterdir()):
             self.resources_live.parent.rmdir()
+
+    def set_aside(self, cases: Collection[str], name: str) -> int:
+        """Move all repetitions of `cases`, with their raw events, to `set-aside/<name>/`; return how many there were.
+
+        They are then not measured yet, and nothing of what was measured is lost. The batch must have no live writer.
+        """
+        lines = list(read_lines(self.cases_path))
+        going = [line for line in lines if line["case"] in cases]
+        if not going:
+            return 0
+        self._compact_raw()
+        aside = self.folder / "set-aside" / name
+        aside.mkdir(parents=True)
+        (aside / "cases.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in going))
+        if self.raw_path.exists():
+            table = read_parquet(self.raw_path)
+            gone = pa.compute.is_in(table["case"], pa.array(sorted(cases)))
+            _write_parquet(table.filter(gone), aside / self.raw_path.name)
+            _write_parquet(table.filter(pa.compute.invert(gone)), self.raw_path)
+        staying = [line for line in lines if line["case"] not in cases]
+        atomic_write(self.cases_path, b"".join(orjson.dumps(line) + b"\n" for line in staying))
+        (self.folder / "done.json").unlink(missing_ok=True)
+        return len(going)
 
     def _compact_raw(self) -> None:
         wanted = {(case.case, case.repetition) for case in self.read_cases() if case.raw is not None}
