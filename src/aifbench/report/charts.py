@@ -267,12 +267,17 @@ def build(spec: Spec, cases: list[Case]) -> Chart | None:
     )
 
 
+OFF = {"servers": 1, "client_processes": 1, "shared_prefix_tokens": 0, "schedule.think_s": 0.0}
+"""Parameters that say nothing with this value."""
+
+
 def axis_summary(cases: list[Case]) -> str:
     """Return what all cases have in common, for a caption: only what a reader needs to tell this chart's subject."""
     fixed: dict[str, None] = {}
     changing = set(varying(cases))
     for axis, value in cases[0].axes.items():
-        if axis not in changing and value not in ("", "auto") and not axis.endswith(("seed", "timeout_s")):
+        told = value not in ("", "auto") and not axis.endswith(("seed", "timeout_s")) and OFF.get(axis) != value
+        if axis not in changing and told:
             fixed[f"{axis_name(axis).replace('_', ' ')} {axis_value(axis, value)}"] = None
     return ", ".join(fixed)
 

@@ -20,6 +20,8 @@ from aifbench.records.store import BatchStore
 
 SIZES = ("file_size", "block_size")
 """Parameters in bytes."""
+COMPANIONS = {"find_share": "find", "stripe_size": "stripe_count"}
+"""Parameters that mean nothing without another one."""
 LONGEST = 40
 """Characters of an axis value that are shown (a prompt may be a whole text)."""
 _NUMBER = re.compile(r"\d[\d.,]*")
@@ -166,7 +168,7 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
 def axes_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells cases apart: all parameters but texts and times of traces, which another one names."""
     told = {name: value for name, value in flatten(params).items() if not name.endswith("_text")}
-    return {name: value for name, value in told.items() if name != "schedule_s"}
+    return {name: value for name, value in told.items() if name != "schedule_s" and COMPANIONS.get(name, name) in told}
 
 
 def axis_name(axis: str) -> str:
