@@ -129,6 +129,21 @@ def report(results: Results) -> None:
 
 
 @app.command()
+def view(
+    results: Results,
+    socket_folder: Annotated[Path, typer.Option(help="Folder for the socket; made for you alone.")] = Path(
+        "~/.aifbench"
+    ),
+) -> None:
+    """Show the report in your browser through SSH: serves the folder on a Unix socket that only you can open."""
+    from aifbench.view import serve
+
+    if not results.is_dir():
+        raise ConfigError("results", str(results), "no such folder")
+    serve(results, socket_folder.expanduser(), lambda text: print(text, flush=True))
+
+
+@app.command()
 def gate(
     results: Results,
     out: Annotated[
