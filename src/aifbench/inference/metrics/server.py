@@ -1,7 +1,8 @@
 """The server's own times beside ours.
 
 `server_queue_s`, `server_load_s`, `server_prefill_s`: the parts of its time to first token that the server tells.
-Ollama tells no queue, but its total holds one: what is left of it without load, prefill and decode.
+Ollama tells no queue, but its total holds one: what is left of it without load, prefill and decode. Some ms of work
+between and after the tokens are in that too.
 `server_time_to_first_token_s`: their sum.
 `time_to_first_token_residual_s`: our time to first token minus that: network, HTTP, template, sampling, and a queue
 where the server does not tell it.
@@ -15,6 +16,9 @@ import numpy as np
 
 from aifbench.inference.metrics.observed import Requests, known_mean
 from aifbench.records.models import Metric
+
+
+OF_OLLAMA = {"queue": " (of Ollama: the rest of its total time, so its work between and after the tokens too)"}
 
 
 def server_metrics(requests: Requests) -> dict[str, Metric]:
@@ -33,7 +37,7 @@ def server_metrics(requests: Requests) -> dict[str, Metric]:
     silent = "the server does not tell it"
     return {
         **{
-            f"server_{name}_s": known_mean(values, "s", f"server's {name} time, mean", silent)
+            f"server_{name}_s": known_mean(values, "s", f"server's {name} time, mean{OF_OLLAMA.get(name, '')}", silent)
             for name, values in parts.items()
         },
         "server_tokens_per_second": known_mean(rate, "tokens/s", "(tokens - 1) / server's decode time, mean", silent),
