@@ -17,7 +17,6 @@ import numpy as np
 from aifbench.inference.metrics.observed import Requests, known_mean
 from aifbench.records.models import Metric
 
-
 OF_OLLAMA = {"queue": " (of Ollama: the rest of its total time, so its work between and after the tokens too)"}
 
 
