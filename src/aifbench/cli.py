@@ -179,7 +179,7 @@ def retry(
     from aifbench.retry import set_aside
 
     cases, repetitions = set_aside(results, gather(results), case or ())
-    typer.echo(f"{cases} cases with {repetitions} repetitions are set aside; run the campaign again to measure them")
+    typer.echo(f"set aside: {cases} case(s) with {repetitions} repetition(s); run the campaign again to measure them")
 
 
 @app.command()
@@ -262,7 +262,14 @@ def doctor(
 def calibrate(
     streams: Annotated[
         list[int] | None,
-        typer.Option("--streams", "-n", help="Concurrent streams; may be repeated.", show_default="1, 16, 64, 256"),
+        typer.Option(
+            "--streams",
+            "-n",
+            min=1,
+            max=1024,
+            help="Concurrent streams; may be repeated.",
+            show_default="1, 16, 64, 256",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the start offsets.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.", show_default=False)] = None,

@@ -307,6 +307,13 @@ def test_all_failed_is_absent_with_reasons() -> None:
     assert validity.reasons[0] == "4 of 4 requests failed: 4 connect"
 
 
+def test_without_a_success_there_is_no_rate_of_all_streams() -> None:
+    metrics, _ = run({"error": ["reset"] * 4})  # all were sent and ended, so there is a steady window
+    aggregate = metrics["tokens_generated_per_second_aggregate"]
+    assert (aggregate.value, aggregate.reason) == (None, "no request succeeded")
+    assert metrics["success_rate"].value == 0.0
+
+
 def test_one_client_alone_for_long_breaks_littles_law() -> None:
     changes = raw()
     changes["send_ns"][1] = at(200)  # client 0 does nothing from 130 to 200

@@ -3,8 +3,10 @@
 import numpy as np
 import orjson
 import pytest
+from typer.testing import CliRunner
 
-from aifbench.load.calibrate import GAP_MS, MARGIN, TOKENS, TTFT_MS, calibrate, exchange_errors, shape, summary
+from aifbench.cli import app
+from aifbench.load.calibrate import GAP_MS, MARGIN, TOKENS, TTFT_MS, calibrate, exchange_errors, ladder, shape, summary
 from aifbench.load.client import Exchange
 from aifbench.load.planted import Plan
 
@@ -68,3 +70,21 @@ def test_answers_are_shaped_for_the_load_that_is_to_be_known() -> None:
     # each stream: tokens by (first token, gaps, turn-around of 2 ms)
     assert 2 * tokens / (TTFT_MS + (tokens - 1) * gap_ms + 2) * 1e3 == pytest.approx(MARGIN * 2000.0)
     assert shape(1, 1e9)[1] == 0.1  # no faster than this
+
+
+def test_the_ladder_rises_and_ends_with_what_is_not_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that brings 5 000 events/s at least, and no more than 30 000, is tried at rising loads only."""
+
+    def known(clients: int, seed: int, tokens_per_s: float) -> dict[str, object]:
+        came = min(max(MARGIN * tokens_per_s, 5_000.0), 30_000.0)
+        return {"tokens_per_s": came, "ttft_error_s": {"bound": 1e-4}}
+
+    monkeypatch.setattr("aifbench.load.calibrate.calibrate", known)
+    rungs = [(figures["tokens_per_s"], figures["carried"]) for figures in ladder(64, 1)]
+    assert rungs == [(5_000, True), (10_000, True), (20_000, True), (30_000, False)]
+
+
+@pytest.mark.parametrize("streams", ["0", "2000", "x"])
+def test_the_command_refuses_streams_that_make_no_sense(streams: str) -> None:
+    answer = CliRunner().invoke(app, ["calibrate", "--streams", streams])
+    assert answer.exit_code == 2

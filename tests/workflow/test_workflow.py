@@ -70,9 +70,9 @@ def test_a_retried_case_is_measured_again_and_the_others_are_not(tmp_path):
     before = {record["case"]: record["started_at"] for record in records(tmp_path)}
     retry = [sys.executable, "-m", "aifbench", "retry", str(results)]
     nothing = subprocess.run(retry, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert nothing.stdout.startswith("0 cases with 0 repetitions are set aside")
+    assert nothing.stdout.startswith("set aside: 0 case(s) with 0 repetition(s)")
     named = subprocess.run([*retry, case], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert named.stdout.startswith("1 cases with 3 repetitions are set aside")
+    assert named.stdout.startswith("set aside: 1 case(s) with 3 repetition(s)")
     wrong = subprocess.run([*retry, "no-such"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
     assert "case = 'no-such'" in wrong.stderr

@@ -38,6 +38,9 @@ def generation_metrics(requests: Requests, window: SteadyWindow | None, errors: 
     if window is None:
         metrics[name] = Metric.absent("tokens/s", NO_WINDOW)
         return metrics
+    if not rows:
+        metrics[name] = Metric.absent("tokens/s", "no request succeeded")
+        return metrics
     start, end = window.start_s, window.end_s
     inside = [np.count_nonzero((row > start) & (row <= end)) / len(row) for row in rows]
     metrics[name] = Metric(
