@@ -1,7 +1,10 @@
 """Verdicts on load and cache."""
 
+import numpy as np
+import pytest
+
 from aifbench.checks.cache import cache_state
-from aifbench.checks.load import littles_law
+from aifbench.checks.load import littles_law, steady_window
 
 
 def test_littles_law_holds_within_its_tolerance() -> None:
@@ -15,6 +18,16 @@ def test_littles_law_names_all_parts() -> None:
     assert "4 operations/s x 0.4 s = 1.6 in flight, but 2 clients" in reason
     assert littles_law(4.0, 0.6, 2)
     assert littles_law(4.0, 0.4, 2, tolerance=0.25) == []
+
+
+@pytest.mark.parametrize(("pause_s", "holds"), [(0.05, True), (0.07, False), (0.0, False)])
+def test_littles_law_with_think_time_has_no_edges(pause_s: float, holds: bool) -> None:
+    """Two clients with three operations of 100 ms, who were to think 50 ms: so few that ends would show."""
+    begin = np.array([k * (0.1 + pause_s) for k in range(3)] * 2)
+    window = steady_window(np.array([0, 0, 0, 1, 1, 1]), begin, begin + 0.1)
+    assert window is not None
+    assert window.pauses == pytest.approx(4)
+    assert (window.reasons(2, think_s=0.05) == []) == holds
 
 
 def test_cold_allows_a_template_but_no_prompt() -> None:

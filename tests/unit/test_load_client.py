@@ -23,31 +23,46 @@ Handler = Callable[[socket.socket, int], None]
 
 
 @contextlib.contextmanager
+def listener(serve: Callable[[socket.socket], None], accepted: list[int] | None = None) -> Iterator[Target]:
+    """Give each connection to `serve` in a thread, after its time was put down."""
+    sock = socket.create_server(("127.0.0.1", 0))
+
+    def one(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            serve(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = sock.accept()[0]
+                if accepted is not None:
+                    accepted.append(time.monotonic_ns())
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield Target("127.0.0.1", sock.getsockname()[1], False, "")
+    finally:
+        sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+        thread.join(5)
+
+
+@contextlib.contextmanager
 def server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Target]:
     """Serve each connection in a thread; `handler(connection, number)` answers the server's request `number`."""
-    listener = socket.create_server(("127.0.0.1", 0))
     counter = iter(range(10**6))
 
-    def serve(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), tls.wrap_socket(connection, True) if tls else connection as connection:
+    def serve(plain: socket.socket) -> None:
+        with tls.wrap_socket(plain, True) if tls else plain as connection:
             while data := connection.recv(65536):
                 while not data.endswith(b"\r\n\r\n"):
                     data += connection.recv(65536)
                 handler(connection, next(counter))
 
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield Target("127.0.0.1", listener.getsockname()[1], False, "")
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
+    with listener(serve) as target:
+        yield target
 
 
 def run(handler: Handler, requests: int = 3, clients: int = 1, timeout_s: float = 5.0, reuse: bool = True):
@@ -154,6 +169,43 @@ def test_without_reuse_each_request_has_its_own_connection() -> None:
     assert [e.connection_reused for e in load.exchanges] == [False] * 3
     assert [e.error for e in load.exchanges] == [None] * 3
     assert load.connections_opened == 2
+
+
+@pytest.mark.parametrize("think", [True, False])
+def test_the_next_connection_is_opened_in_the_pause(think: bool) -> None:
+    """A connection is accepted before its request is due."""
+    accepted: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(OK)
+
+    with listener(serve, accepted) as target, StreamingClient([target], 1, reuse=False) as client:
+        if think:
+            load = client.run([[REQUEST] * 4], [0.0], 5.0, think_s=0.1)
+        else:
+            load = client.run_schedule([[REQUEST]] * 4, [0.0, 0.1, 0.2, 0.3], 5.0)
+    assert [e.error for e in load.exchanges] == [None] * 4
+    assert [e.connection_reused for e in load.exchanges] == [False] * 4
+    assert len(accepted) == 4  # none for a request that does not come
+    for exchange, at in zip(load.exchanges, accepted, strict=True):
+        assert at < exchange.scheduled_ns
+
+
+def test_a_connection_that_a_server_closes_in_a_pause_is_opened_again_but_not_at_once_for_ever() -> None:
+    accepted: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(0.05)
+            connection.recv(65536)
+            connection.sendall(OK)
+
+    with listener(serve, accepted) as target, StreamingClient([target], 1, reuse=False) as client:
+        load = client.run_schedule([[REQUEST]] * 2, [0.0, 0.5], 5.0)
+    assert [e.error for e in load.exchanges] == [None, None]
+    assert len(accepted) == 3  # the second one was closed unused after 50 ms, the third came with the request
 
 
 def test_announced_close_is_no_error() -> None:

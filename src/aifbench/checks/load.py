@@ -40,6 +40,8 @@ class SteadyWindow:
     busy_s: float
     touched: int
     """Number of operations of which some part is inside."""
+    pauses: float = 0.0
+    """Pauses of a closed loop's clients between their operations; those that the window cuts count by their part."""
 
     @property
     def length_s(self) -> float:
@@ -55,7 +57,8 @@ class SteadyWindow:
         """Return the reason, if any, why `clients` who think `think_s` were not kept busy (see `littles_law`)."""
         if not self.operations:
             return []
-        return littles_law(self.operations / self.length_s, self.busy_s / self.operations + think_s, clients)
+        residence_s = (self.busy_s + self.pauses * think_s) / self.operations
+        return littles_law(self.operations / self.length_s, residence_s, clients)
 
 
 def steady_window(
@@ -70,9 +73,22 @@ def steady_window(
     start, stop = max(float(begin[mine].min()) for mine in groups), min(float(end[mine].max()) for mine in groups)
     if stop <= start:
         return None
+    inside, share = _parts(begin, end, start, stop)
+    paused = np.concatenate(
+        [_parts(np.sort(end[mine])[:-1], np.sort(begin[mine])[1:], start, stop)[1] for mine in groups]
+    )
+    return SteadyWindow(
+        start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)), float(paused.sum())
+    )
+
+
+def _parts(
+    begin: NDArray[np.float64], end: NDArray[np.float64], start: float, stop: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how much (s, and as a share of its own length) of each stretch is inside a window."""
     inside = np.clip(np.minimum(end, stop) - np.maximum(begin, start), 0.0, None)
-    share = np.divide(inside, end - begin, out=np.zeros_like(inside), where=end > begin)
-    return SteadyWindow(start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)))
+    moments = ((begin >= start) & (end <= stop)).astype(np.float64)
+    return inside, np.divide(inside, end - begin, out=moments, where=end > begin)
 
 
 def arrival_window(begin_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> SteadyWindow | None:
@@ -82,6 +98,5 @@ def arrival_window(begin_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> 
     if begin.size < 2 or begin.max() <= begin.min():
         return None
     start, stop = float(begin.min()), float(begin.max())
-    inside = np.clip(np.minimum(end, stop) - begin, 0.0, None)
-    share = np.divide(inside, end - begin, out=np.zeros_like(inside), where=end > begin)
+    inside, share = _parts(begin, end, start, stop)
     return SteadyWindow(start, stop, float(share.sum()), float(inside.sum()), int(np.count_nonzero(share)))

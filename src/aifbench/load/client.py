@@ -1,8 +1,9 @@
 """Streaming client: one thread, non-blocking sockets, stamps at the receive, nothing parsed on the way.
 
 Closed loop: each client sends its next request when its last has ended. Open loop: requests are sent at the times of a
-schedule, whatever became of those before them. Each client owns one connection, opened before the run and kept. While
-requests are under way the receive path appends (stamps, bytes) and looks for the end of the response; events are parsed
+schedule, whatever became of those before them. Each client owns one connection, opened before the run and kept; where
+the server closes it after an answer, the next one is opened in the pause before the next request. While requests are
+under way the receive path appends (stamps, bytes) and looks for the end of the response; events are parsed
 after the run. Where the kernel stamps received segments (SO_TIMESTAMPNS, CLOCK_REALTIME) those stamps are turned to
 CLOCK_MONOTONIC and used, unless the distance of the two clocks moved by more than 0.1 ms during the run. TLS and other
 systems use the time after the read. A kernel stamp is that of the last segment in a read, so a read with several events
@@ -34,6 +35,8 @@ ANCILLARY_BYTES = 64
 SO_TIMESTAMPNS = 35
 """Linux, also the type of the control message; the socket module of this Python has no name for it."""
 MAX_CLOCK_STEP_NS = 100_000
+SHORTEST_IDLE_NS = 1_000_000_000
+"""A connection that the server closes in a pause is opened again if it had lived as long: no server is hammered."""
 _TIMESPEC = struct.Struct("@ll")
 
 
@@ -116,6 +119,8 @@ class _Client:
         self.unsent = memoryview(b"")
         self.connecting = False
         self.handshaking = False
+        self.opened_ns = 0
+        """When the opening of the connection began."""
 
 
 @dataclass
@@ -306,6 +311,7 @@ class StreamingClient:
 
     def _connect_blocking(self, client: _Client) -> None:
         client.sock = sock = _new_socket(client)
+        client.opened_ns = time.monotonic_ns()
         try:
             sock.settimeout(self._connect_timeout_s)
             sock.connect(client.address[4])
@@ -374,19 +380,23 @@ class StreamingClient:
         client.unsent = memoryview(request)
         self._raw.append((exchange, client.reads))
         self._deadlines.append((time.monotonic_ns() + self._timeout_ns, exchange, client))
-        if client.sock is not None:
+        if client.sock is None:
+            self._connect(client)
+        elif not client.connecting and not client.handshaking:
             self._send(client)
-            return
+
+    def _connect(self, client: _Client) -> None:
+        """Begin to open a connection: for the exchange under way, or in the pause before the next one."""
         try:
             client.sock = _new_socket(client)
             client.sock.setblocking(False)
-            client.connecting = True
+            client.connecting, client.opened_ns = True, time.monotonic_ns()
             error = client.sock.connect_ex(client.address[4])
         except OSError:
-            self._fail(client, "connect", time.monotonic_ns())
+            self._lose(client, "connect")
             return
         if error not in {0, errno.EINPROGRESS}:
-            self._fail(client, "connect", time.monotonic_ns())
+            self._lose(client, "connect")
             return
         self._await(client, select.EPOLLOUT)
 
@@ -403,7 +413,7 @@ class StreamingClient:
     def _connected(self, client: _Client) -> None:
         assert client.sock is not None
         if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._fail(client, "connect", time.monotonic_ns())
+            self._lose(client, "connect")
             return
         client.connecting = False
         self.connections_opened += 1
@@ -411,7 +421,11 @@ class StreamingClient:
             client.handshaking = True
             self._handshake(client)
         else:
-            self._await(client, select.EPOLLIN)
+            self._opened(client)
+
+    def _opened(self, client: _Client) -> None:
+        self._await(client, select.EPOLLIN)
+        if client.exchange is not None:
             self._send(client)
 
     def _handshake(self, client: _Client) -> None:
@@ -425,11 +439,10 @@ class StreamingClient:
             self._await(client, select.EPOLLOUT)
             return
         except OSError:
-            self._fail(client, "tls", time.monotonic_ns())
+            self._lose(client, "tls")
             return
         client.handshaking = False
-        self._await(client, select.EPOLLIN)
-        self._send(client)
+        self._opened(client)
 
     def _send(self, client: _Client) -> None:
         exchange, sock = client.exchange, client.sock
@@ -465,6 +478,8 @@ class StreamingClient:
         now = time.monotonic_ns()
         if client.exchange is None:
             self._drop(client)
+            if now - client.opened_ns > SHORTEST_IDLE_NS:
+                self._reopen(client)
             return
         if failed:
             self._fail(client, "reset", now)
@@ -488,10 +503,11 @@ class StreamingClient:
         if client.unsent or not self._reuse or not client.response.reusable:
             self._drop(client)
         if self._end(client, now):
-            if self._think_ns:
-                heapq.heappush(self._waiting, (now + self._think_ns, client.place))
-            else:
+            if not self._think_ns:
                 self._next(client, now)
+                return
+            heapq.heappush(self._waiting, (now + self._think_ns, client.place))
+        self._reopen(client)
 
     def _fail(self, client: _Client, error: str, now: int) -> None:
         assert client.exchange is not None
@@ -499,6 +515,22 @@ class StreamingClient:
         self._drop(client)
         if self._end(client, now):
             heapq.heappush(self._waiting, (now + self._think_ns, client.place))
+        if error not in {"connect", "tls"}:
+            self._reopen(client)
+
+    def _lose(self, client: _Client, error: str) -> None:
+        """A connection could not be opened: the exchange that waits for it fails, if there is one."""
+        if client.exchange is not None:
+            self._fail(client, error, time.monotonic_ns())
+        else:
+            self._drop(client)
+
+    def _reopen(self, client: _Client) -> None:
+        """Open the connection of a client in a pause, so that its next request finds one."""
+        schedule = self._schedule
+        more = client.next < len(client.requests) if schedule is None else schedule.next < len(schedule.at_ns)
+        if client.sock is None and more:
+            self._connect(client)
 
     def _end(self, client: _Client, now: int) -> bool:
         """End the exchange under way; return whether the client's closed loop has another request."""
