@@ -144,6 +144,42 @@ def view(
 
 
 @app.command()
+def serve(
+    services: Annotated[
+        list[str] | None, typer.Argument(help="Any of client, monitor, log; default: all three.", show_default=False)
+    ] = None,
+    project: Annotated[Path, typer.Option(help="Checkout with workflow, profiles and config.")] = Path(),
+    results: Annotated[Path, typer.Option(help="Folder of all campaigns' results.")] = Path("results"),
+    socket: Annotated[
+        Path | None, typer.Option(help="Unix socket to make; default: in a folder that is yours alone.")
+    ] = None,
+    tcp: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve 127.0.0.1:PORT instead (0: a free port); others here reach a port."),
+    ] = None,
+) -> None:
+    """Serve the menu, the monitor and the log to your browser through SSH; only you can reach them.
+
+    Example: aifbench serve
+    """
+    from aifbench.services.app import SERVICES
+    from aifbench.services.serve import serve as start
+    from aifbench.services.settings import Settings
+
+    for name in services or ():
+        if name not in SERVICES:
+            raise ConfigError("service", name, "no such service", ", ".join(SERVICES))
+    start(
+        Settings.find(project, results),
+        list(dict.fromkeys(services or SERVICES)),
+        lambda text: print(text, flush=True),
+        path=socket and socket.expanduser().absolute(),
+        port=tcp,
+        show_token=sys.stdout.isatty(),
+    )
+
+
+@app.command()
 def gate(
     results: Results,
     out: Annotated[

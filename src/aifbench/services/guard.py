@@ -1,0 +1,173 @@
+"""One door for all services: who asks, from where, how much. What is not allowed here reaches no route.
+
+A pure ASGI layer, so that streams and errors pass it as well. Each route says which scope it needs by
+`needs("read" | "launch" | "ingest")`; `create_app` refuses a route that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aifbench.services.problems import Problem
+from aifbench.services.settings import Limits
+from aifbench.services.tokens import SCOPES, Tokens
+
+HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""Names under which a tunnel or the loopback is opened. Another name is that of a page that rebinds its own."""
+SAFE = frozenset({"GET", "HEAD"})
+METHODS = SAFE | {"POST", "PUT", "DELETE"}
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""On every answer; a route may set its own value for one of them."""
+
+_log = logging.getLogger("aifbench.services")
+
+
+def needs(scope: str) -> Any:
+    """Return the dependency of a route that only bearers of `scope` may use: `dependencies=[needs("read")]`."""
+    if scope not in SCOPES:
+        raise ValueError(f"no scope {scope!r}; there are {sorted(SCOPES)}")
+
+    def check(request: Request) -> None:
+        granted: frozenset[str] = request.scope["aifbench.scopes"]
+        if not granted:
+            raise Problem(401, "send the token as 'Authorization: Bearer <token>'", {"www-authenticate": "Bearer"})
+        if scope not in granted:
+            raise Problem(403, f"this token may not do that; it needs the scope '{scope}'")
+
+    check.__dict__["scope"] = scope
+    return Depends(check)
+
+
+class Bucket:
+    """Allows `rate` things per second, and `burst` at once."""
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._burst, self._clock = rate, float(burst), clock
+        self._left, self._at = float(burst), clock()
+
+    def take(self) -> bool:
+        """Return whether one more is allowed now, and count it."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Guard:
+    """The ASGI layer. Refuses by Host, method, Origin, rate and size; finds out who asks; adds security headers."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, limits: Limits) -> None:
+        self.app, self._tokens, self._limits = app, tokens, limits
+        self._friends = Bucket(limits.requests_per_s, limits.requests_burst)
+        self._strangers = Bucket(limits.strangers_per_s, limits.strangers_burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with the problem it has."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # there are no web sockets here
+            return
+        started = False
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._check(scope)
+            body = await self._body(scope, receive)
+            await self.app(scope, body, guarded_send)
+        except Problem as problem:
+            await problem.response()(scope, receive, guarded_send)
+        except Exception:
+            _log.exception("%s: unexpected error", scope["method"])
+            if started:
+                raise
+            detail = "unexpected error; the server's own output has the details"
+            await Problem(500, detail).response()(scope, receive, guarded_send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        method = scope["method"]
+        host = headers.get("host", "")
+        granted = self._granted(headers)
+        scope["aifbench.scopes"] = granted
+        if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
+            raise Problem(400, "open it as localhost: the Host of the request is another one")
+        if method not in METHODS:
+            raise Problem(405, "this method is not used here", {"allow": ", ".join(sorted(METHODS))})
+        if not (self._friends if granted else self._strangers).take():
+            raise Problem(429, "too many requests; wait a second", {"retry-after": "1"})
+        page = method in SAFE and not scope["path"].startswith(("/api/", "/metrics", "/openapi.json", "/readyz"))
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site", "none")
+        if not page and (origin not in {None, f"http://{host}"} or site not in {"same-origin", "none"}):
+            raise Problem(403, "a page of another origin may not ask here")
+        if method not in SAFE and not granted:
+            raise Problem(401, "send the token as 'Authorization: Bearer <token>'", {"www-authenticate": "Bearer"})
+
+    def _granted(self, headers: Headers) -> frozenset[str]:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        return self._tokens.scopes(token.strip().encode()) if kind.lower() == "bearer" else frozenset()
+
+    async def _body(self, scope: Scope, receive: Receive) -> Receive:
+        """Read the body (so its size is known before any route runs) and return a `receive` that gives it again."""
+        most = self._limits.body_bytes
+        declared = Headers(scope=scope).get("content-length", "0")
+        too_large = Problem(413, f"the body may have at most {most} bytes")
+        if declared.isdigit() and int(declared) > most:
+            raise too_large
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        break
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > most:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise Problem(408, "the body did not arrive in time") from None
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+        return again

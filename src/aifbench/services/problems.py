@@ -1,0 +1,42 @@
+"""Errors as RFC 9457 problems, and the answer of a launch that was refused."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+
+class Problem(Exception):
+    """A request that is refused: becomes `application/problem+json` with one clear line of detail.
+
+    `extra` members stand beside the standard ones, such as `field`.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers, self.extra = status, detail, headers or {}, extra
+
+    def response(self) -> Response:
+        """Return the answer to send."""
+        title = HTTPStatus(self.status).phrase
+        content = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.extra}
+        return Response(orjson.dumps(content), self.status, self.headers, media_type="application/problem+json")
+
+
+class Refused(Exception):
+    """The `ko` of the brief: `{"status": "ko", "reason": {code, field, message, hint}}`.
+
+    `status` is the HTTP status; `field` a dotted path of the request or None; `hint` says what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, field: str | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.field, self.hint = status, code, message, field, hint
+
+    def response(self) -> Response:
+        """Return the answer to send."""
+        reason = {"code": self.code, "field": self.field, "message": self.message, "hint": self.hint}
+        return Response(orjson.dumps({"status": "ko", "reason": reason}), self.status, media_type="application/json")

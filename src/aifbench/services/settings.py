@@ -1,0 +1,78 @@
+"""Where the services find and keep their files, and what they refuse to carry."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aifbench.campaign.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server carries at most. More than that is refused, and said."""
+
+    body_bytes: int = 1 << 20
+    body_seconds: float = 30.0
+    batch: int = 1000
+    message_bytes: int = 4096
+    streams: int = 64
+    requests_per_s: float = 200.0
+    requests_burst: int = 400
+    strangers_per_s: float = 20.0
+    strangers_burst: int = 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders and limits of one server. All paths are absolute.
+
+    `project` is the checkout (workflow, profiles, config), `results` the folder of all campaigns, `state` keeps what
+    must survive a restart (tokens, log configurations; 0700), `runtime` holds the socket (0700, of this host alone).
+    """
+
+    project: Path
+    results: Path
+    state: Path
+    runtime: Path
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.time
+
+    @classmethod
+    def find(cls, project: Path | None = None, results: Path | None = None) -> Settings:
+        """Return the settings of this user for a checkout (default: the current folder), from the XDG variables."""
+        root = (project or Path.cwd()).absolute()
+        host = socket.gethostname().partition(".")[0]
+        state = (_xdg("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "aifbench"
+        shared = Path.home() / ".aifbench" / host  # homes are shared by the nodes of a cluster, sockets are not
+        runtime = _xdg("XDG_RUNTIME_DIR")
+        return cls(
+            project=root,
+            results=root / (results or Path("results")),
+            state=state,
+            runtime=runtime / "aifbench" if runtime else shared,
+        )
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder that its owner alone can enter, or check that it is one; return it.
+
+    Raises ConfigError when it is a link, belongs to somebody else, or cannot be closed to others.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigError(str(folder), None, "must be a folder of your own, not a link and not somebody else's")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def _xdg(name: str) -> Path | None:
+    value = os.environ.get(name, "")
+    return Path(value) if value.startswith("/") else None
