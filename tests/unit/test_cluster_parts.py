@@ -1,5 +1,6 @@
 """What a campaign asks of a cluster, and how its commands are wrapped: all that needs no cluster."""
 
+import os
 from datetime import datetime, timedelta
 
 import pytest
@@ -169,6 +170,32 @@ def test_the_digest_beside_an_image_is_believed_only_while_the_image_is_the_same
 )
 def test_where_ollama_keeps_what_it_has(tmp_path, model, path):
     assert manifest(tmp_path, model) == tmp_path / "manifests" / path
+
+
+@pytest.mark.parametrize(
+    ("variables", "memory"),
+    [
+        ({"SLURM_MEM_PER_NODE": "2048"}, 2 << 30),
+        ({"SLURM_MEM_PER_CPU": "512"}, 2 << 30),
+        ({"SLURM_MEM_PER_NODE": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_what_slurm_gave_a_job_is_its_allocation(monkeypatch, variables, memory):
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "4")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = nodes.allocation()
+    assert (found["cores"], found["cores_source"]) == (4, "Slurm")
+    assert (found["memory_bytes"], found["memory_source"]) == (memory, "Slurm" if memory else None)
+
+
+def test_without_slurm_the_affinity_is_the_allocation(monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    found = nodes.allocation()
+    assert (found["cores"], found["cores_source"]) == (len(os.sched_getaffinity(0)), "CPU affinity")
 
 
 def test_outside_a_job_there_is_one_node(monkeypatch):

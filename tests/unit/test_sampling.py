@@ -171,7 +171,7 @@ def test_each_tick_has_a_line_per_role_and_one_for_the_node(tmp_path):
     sampler, rows = sampled(tmp_path, lambda: {"runner": os.getpid()}, 0.35)
     assert sampler.problem is None
     assert sampler.cpu_s > 0
-    assert all(set(row) == COLUMNS for row in rows)
+    assert all(set(row) == (COLUMNS | {"step"} if row["role"] == "node" else COLUMNS) for row in rows)
     assert [row["role"] for row in rows[:4]] == ["runner", "node", "runner", "node"]
     assert {(row["invocation"], row["records"]) for row in rows} == {(2, 7)}
     times = [row["t_s"] for row in rows if row["role"] == "node"]
@@ -253,8 +253,10 @@ def fake_nvml(power):
         nvmlShutdown=lambda: None,
         nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid if uuid == "GPU-a" else refuse(uuid),
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: 2500,
         nvmlDeviceGetUtilizationRates=lambda handle: types.SimpleNamespace(gpu=40),
-        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(used=1024),
+        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(used=1024, total=4096),
         nvmlDeviceGetPowerUsage=(lambda handle: power) if power else refuse,
     )
 
@@ -263,8 +265,27 @@ def fake_nvml(power):
 def test_gpu_values_have_units_and_a_refused_one_is_null(monkeypatch, milliwatts, watts):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(milliwatts))
     gpus = Gpus()
-    assert gpus.sample() == [{"index": 0, "utilization": 0.4, "memory_bytes": 1024, "power_w": watts}]
+    row = {"index": 0, "utilization": 0.4, "memory_bytes": 1024, "memory_total_bytes": 4096, "energy_j": 2.5}
+    assert gpus.sample() == [{**row, "power_w": watts}]
     gpus.close()
+
+
+@pytest.mark.parametrize(("devices", "indices"), [(None, [0]), (("0",), [0]), (("GPU-b", "GPU-a"), [1])])
+def test_only_the_gpus_of_the_job_are_sampled(monkeypatch, devices, indices):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(0))
+    assert [row["index"] for row in Gpus(devices).sample()] == indices
+
+
+def test_a_job_without_gpus_has_none_on_a_node_that_has_some(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(0))
+    assert Gpus(()).sample() is None
+
+
+def test_the_node_s_line_tells_the_step(tmp_path):
+    sampler = Sampler(tmp_path / "x", 0, 0, dict, lambda: None, step=lambda: {"phase": "write"}, interval_s=0.1)
+    sampler.start()
+    sampler.stop()
+    assert next(row["step"] for row in rows_of(tmp_path / "x")) == {"phase": "write"}
 
 
 def test_without_nvml_gpus_are_null_not_empty(monkeypatch):

@@ -84,7 +84,7 @@ def test_plain_columns_turn_nan_into_null_and_refuse_unequal_lengths():
 
 
 def test_samples_of_an_invocation_are_not_doubled(store):
-    line = b'{"invocation":0,"t_s":0.0,"role":"node","gpu":[{"index":0}],"records":null}\n'
+    line = b'{"invocation":0,"t_s":0.0,"role":"node","gpu":[{"index":0}],"step":{"phase":"read"},"records":null}\n'
     store.resources_live.write_bytes(line)
     store.compact()
     store.create()
@@ -95,6 +95,7 @@ def test_samples_of_an_invocation_are_not_doubled(store):
     table = pq.read_table(store.resources_path)
     assert table["t_s"].to_pylist() == [0.0, 1.0]
     assert table["gpu"].to_pylist() == ['[{"index":0}]'] * 2
+    assert "step" not in table.column_names
 
 
 def test_what_is_set_aside_is_measured_anew_and_not_lost(store):

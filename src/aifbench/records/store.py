@@ -82,6 +82,7 @@ class BatchStore:
             ]
             for row in rows:
                 row["gpu"] = orjson.dumps(row["gpu"]).decode() if row.get("gpu") is not None else None
+                row.pop("step", None)  # batch.json has the phases, with their exact times
             _write_parquet(_concat([*known, pa.Table.from_pylist(rows)]), self.resources_path)
         self.resources_live.unlink(missing_ok=True)
         if self.resources_live.parent.exists() and not any(self.resources_live.parent.iterdir()):

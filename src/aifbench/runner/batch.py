@@ -121,9 +121,11 @@ class BatchRun:
             planned={entry.case: entry.repetitions.min for entry in spec.cases},
             invocations=[_with_end(invocation) for invocation in known.invocations] if known else [],
         )
+        ends_at = None if self.job_end is None else datetime.fromtimestamp(self.job_end, UTC).isoformat()
         self.invocation = Invocation(
             index=max((invocation.index for invocation in self.record.invocations), default=-1) + 1,
             started_at=_now(),
+            facts={"allocation": {**nodes.allocation(), "ends_at": ends_at}},
             environment=environment(),
             provenance=provenance(),
         )
@@ -133,6 +135,7 @@ class BatchRun:
         self.watchdog = Watchdog()
         self.workload = 0
         self.measured = 0
+        self.step: dict[str, Any] | None = None
         self.signalled: int | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -185,7 +188,13 @@ class BatchRun:
         """Run what is pending and return how the batch ended; records are complete on disk then."""
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         sampler = Sampler(
-            self.store.resources_live, self.invocation.index, self.t0_ns, lambda: self.roles, lambda: self.workload
+            self.store.resources_live,
+            self.invocation.index,
+            self.t0_ns,
+            lambda: self.roles,
+            lambda: self.workload,
+            step=lambda: self.step,
+            devices=nodes.devices(),
         )
         self._save()
         status: BatchStatus
@@ -352,7 +361,9 @@ class BatchRun:
             argv = nodes.on_node(self.client_node, argv)
         log = self.store.folder / "worker.log"
         worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoints), log)
-        worker.allow(_timeout(self.params[cases[0].case].expected_setup_seconds()))
+        setup_s = self.params[cases[0].case].expected_setup_seconds()
+        worker.allow(_timeout(setup_s))
+        self._begin("prepare", None, repetition, setup_s)
         self._own(worker.group)
         self.roles = {**self.roles, "worker": worker.group.pid}
         self.console.show(f"round {repetition + 1}: preparing")
@@ -403,10 +414,13 @@ class BatchRun:
             worker.go_on(CASE_TIMEOUT_FLOOR_S)
         elif kind == "begin":
             state.current = _Current(event["case"], time.monotonic_ns())
-            worker.allow(_timeout(self.params[event["case"]].expected_seconds(1)))
+            expected_s = self.params[event["case"]].expected_seconds(1)
+            worker.allow(_timeout(expected_s))
+            self._begin("measure", event["case"], repetition, expected_s)
             self.console.show(f"round {repetition + 1}: {self._label(event['case'])}")
         elif kind == "phase" and current:
             current.phases.append((event["name"], event["t_ns"]))
+            self._begin(event["name"], current.case, repetition, self.params[current.case].expected_seconds(1))
         elif kind == "progress":
             self.workload = self.measured + event["records"]
         elif kind == "log":
@@ -502,10 +516,18 @@ class BatchRun:
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         begin = time.monotonic_ns()
+        self._begin(name, None, None, None)
         try:
             yield
         finally:
             self.invocation.phases.append(self._stretch(name, begin, time.monotonic_ns(), None, None))
+
+    def _begin(self, phase: str, case: str | None, repetition: int | None, expected_s: float | None) -> None:
+        """Tell the samples what the batch does from now on; `expected_s` is for the whole case, or the whole set-up."""
+        since_s = self._since(time.monotonic_ns())
+        self.step = {
+            "phase": phase, "case": case, "repetition": repetition, "since_s": since_s, "expected_s": expected_s
+        }  # fmt: skip
 
     def _stretch(self, name: str, begin: int, end: int, case: str | None, repetition: int | None) -> Phase:
         return Phase(

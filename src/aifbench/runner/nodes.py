@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from datetime import datetime
+from typing import Any
 
 _TIMEOUT_S = 30
 LIVE = "PENDING,CONFIGURING,RUNNING,COMPLETING,SUSPENDED,STOPPED,SIGNALING,STAGE_OUT"
@@ -24,6 +25,26 @@ def devices() -> tuple[str, ...] | None:
     """Return the GPUs that this job was given, as CUDA names them; None where nobody says which."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if listed is None else tuple(name for name in listed.split(",") if name)
+
+
+def allocation() -> dict[str, Any]:
+    """Return what this job may use on its node: cores and memory in bytes with the source of each, null without one."""
+    cores, memory = _number("SLURM_CPUS_ON_NODE"), None
+    if megabytes := _number("SLURM_MEM_PER_NODE"):  # 0 stands for all that the node has
+        memory = megabytes << 20
+    elif (megabytes := _number("SLURM_MEM_PER_CPU")) and cores:
+        memory = cores * megabytes << 20
+    return {
+        "cores": cores or len(os.sched_getaffinity(0)),
+        "cores_source": "Slurm" if cores else "CPU affinity",
+        "memory_bytes": memory,
+        "memory_source": None if memory is None else "Slurm",
+    }
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else None
 
 
 def second_node() -> str:

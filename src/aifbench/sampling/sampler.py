@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -150,7 +150,8 @@ class Sampler:
     Columns of each line: invocation, t_s (s since `t0_ns` on CLOCK_MONOTONIC), role, processes, cpu_cores (in use since
     the previous sample), cpu_seconds, rss_bytes, peak_rss_bytes (largest sum of the peaks of live processes),
     read_bytes and write_bytes (of storage devices, cumulative), memory_available_bytes and gpu (node only), records,
-    source. What is not known is null.
+    source; the node's line also has step, what the batch is doing, as `step` tells it. What is not known is null.
+    `devices` are the GPUs that belong to the job, None: all of the node.
 
     `missed` counts deadlines that passed without a sample, `errors` samples that failed, `problem` is the first
     failure, `cpu_s` the CPU time of this thread. Nothing is ever raised into the runner.
@@ -164,10 +165,12 @@ class Sampler:
         roles: Callable[[], Mapping[str, int]],
         records: Callable[[], int | None],
         *,
+        step: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        devices: Sequence[str] | None = None,
         interval_s: float = 1.0,
     ) -> None:
         self._out, self._invocation, self._t0_ns = out, invocation, t0_ns
-        self._roles, self._records = roles, records
+        self._roles, self._records, self._step, self._devices = roles, records, step, devices
         self._interval_ns = round(interval_s * 1e9)
         self._trees = Trees()
         self._node_previous: tuple[int, float] | None = None
@@ -190,7 +193,7 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            gpus = Gpus()
+            gpus = Gpus(self._devices)
             self._out.parent.mkdir(parents=True, exist_ok=True)
             with self._out.open("ab", buffering=0) as file:
                 self._loop(file, gpus)
@@ -255,40 +258,57 @@ class Sampler:
             "write_bytes": None,
             "memory_available_bytes": memory_available_bytes(),
             "gpu": gpu,
+            "step": self._step(),
             "source": "proc" if gpu is None else "proc, nvml",
         }
 
 
 class Gpus:
-    """The node's GPUs through NVML; none where it does not initialise. `sample` names each by its index."""
+    """The GPUs of a job through NVML; none where it does not initialise.
 
-    def __init__(self) -> None:
+    `devices` names them as CUDA_VISIBLE_DEVICES does, by index or by UUID (MIG too); None takes all of the node.
+    """
+
+    def __init__(self, devices: Sequence[str] | None = None) -> None:
         self._nvml: Any = None
-        self._handles: list[Any] = []
+        self._handles: list[tuple[int, Any]] = []
         try:
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            names = list(map(str, range(pynvml.nvmlDeviceGetCount()))) if devices is None else devices
+            for place, name in enumerate(names):
+                index = int(name) if name.isdigit() else place
+                find = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+                handle = self._read(find, int(name) if name.isdigit() else name)
+                if handle is not None:
+                    self._handles.append((index, handle))
         except Exception:  # no library, no driver, no permission: no GPU is known
             self._handles = []
 
     def sample(self) -> list[dict[str, Any]] | None:
-        """Return [{index, utilization (0 to 1), memory_bytes (in use), power_w}], null where a GPU does not tell."""
+        """Return one row per GPU, null where it does not tell.
+
+        Columns: index (of the node, or place among the named UUIDs), utilization (0 to 1), memory_bytes (in use),
+        memory_total_bytes, power_w, energy_j (since the driver was loaded).
+        """
         if not self._handles:
             return None
-        return [self._one(index, handle) for index, handle in enumerate(self._handles)]
+        return [self._one(index, handle) for index, handle in self._handles]
 
     def _one(self, index: int, handle: Any) -> dict[str, Any]:
         rates = self._read(self._nvml.nvmlDeviceGetUtilizationRates, handle)
         memory = self._read(self._nvml.nvmlDeviceGetMemoryInfo, handle)
         milliwatts = self._read(self._nvml.nvmlDeviceGetPowerUsage, handle)
+        millijoules = self._read(self._nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
         return {
             "index": index,
             "utilization": None if rates is None else rates.gpu / 100,
             "memory_bytes": None if memory is None else memory.used,
+            "memory_total_bytes": None if memory is None else memory.total,
             "power_w": None if milliwatts is None else milliwatts / 1000,
+            "energy_j": None if millijoules is None else millijoules / 1000,
         }
 
     def close(self) -> None:
