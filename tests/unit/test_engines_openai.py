@@ -112,6 +112,24 @@ def test_error_events_and_nonsense(data: bytes, error: str) -> None:
     assert error in answer.error
 
 
+@pytest.mark.parametrize("data", [{"choices": 3}, {"choices": [3]}, {"choices": [{"delta": [1]}]}, [1], {"usage": 1}])
+def test_one_event_of_a_wrong_shape_takes_nothing_from_the_others(data: object) -> None:
+    answer = parse(delta(content="a"), event(data), delta(content="b"), FINISH, usage(2), DONE)
+    assert (answer.token_ns, answer.text, answer.tokens, answer.complete) == ([100, 300], "ab", 2, True)
+    assert answer.misfit
+    assert str(answer.error).startswith("not understood: ")
+
+
+def test_the_server_s_own_word_stands_before_what_made_no_sense() -> None:
+    answer = parse(event({"choices": 3}), event({"error": "out of memory"}), event({"choices": 4}))
+    assert (answer.error, answer.misfit) == ("out of memory", False)
+
+
+def test_reads_with_several_tokens_are_counted_in_one_pass() -> None:
+    answer = Answer(token_reads=[read for read in range(200_000) for _ in range(1 + (read % 4 == 0))])
+    assert answer.reads_with_several_tokens == 50_000
+
+
 def test_a_stream_that_just_stops_is_not_complete() -> None:
     assert not parse(delta(content="a"), delta(content="b")).complete
     assert not parse().complete

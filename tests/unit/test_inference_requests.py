@@ -68,11 +68,34 @@ def test_classes_of_errors() -> None:
         "server_error": exchange(200, HEAD, b'data: {"error":"x"}\n\n'),
         "http_503": exchange(503, b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"),
         "protocol": exchange(None, b"nonsense\r\n\r\n"),
+        "protocol ": exchange(200, HEAD, TOKEN, b'data: {"choices":3}\n\n', DONE),
         "reset": exchange(200, HEAD, TOKEN, error="reset"),
         "timeout": exchange(None, error="timeout"),
     }
     for expected, made in cases.items():
-        assert understand(ENGINE, made)[2] == expected
+        assert understand(ENGINE, made)[2] == (expected and expected.strip())
+
+
+def test_an_answer_that_still_flowed_when_its_time_was_up_is_no_stall() -> None:
+    """Reads at 20, 30 and 40 ns of a request that was sent at 10; silent for a tenth of its time or not."""
+    for end, (expected, said) in {
+        43: ("timeout", "still flowing"),
+        44: ("stall", "nothing came in the last"),
+        1000: ("stall", "nothing came in the last"),
+    }.items():
+        made = exchange(200, HEAD, TOKEN, TOKEN, error="stall")
+        made.end_ns = end
+        _, answer, error = understand(ENGINE, made)
+        assert (error, len(answer.token_ns)) == (expected, 2)
+        assert said in str(answer.error)
+
+
+def test_a_message_is_told_though_the_first_of_its_class_has_none() -> None:
+    flowing = exchange(200, HEAD, TOKEN, error="stall")
+    flowing.end_ns = 31
+    _, messages = columns(ENGINE, [exchange(None, error="timeout"), flowing])
+    assert list(messages) == ["timeout"]
+    assert messages["timeout"].startswith("still flowing after")
 
 
 def test_what_came_before_a_failure_is_kept() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from typing import Any, ClassVar
 
 import orjson
@@ -55,6 +55,8 @@ class Answer:
     complete: bool = False
     """Whether the engine said that the answer is finished."""
     error: str | None = None
+    misfit: bool = False
+    """Whether `error` tells of something that made no sense, and not what the server itself says of a failure."""
     tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -71,7 +73,7 @@ class Answer:
     @property
     def reads_with_several_tokens(self) -> int:
         """Reads that brought more than one token event: their gaps are bounds, not measurements."""
-        return sum(self.token_reads.count(read) > 1 for read in set(self.token_reads))
+        return sum(count > 1 for count in Counter(self.token_reads).values())
 
     def token(self, event: Event, text: str, *, visible: bool) -> None:
         """Count one token event."""
@@ -80,6 +82,11 @@ class Answer:
         self.text += text
         if visible and self.first_visible_ns is None:
             self.first_visible_ns = event.stamp_ns
+
+    def fail(self, message: str, *, misfit: bool = False) -> None:
+        """Keep the first thing that went wrong; what the server itself says stands before what made no sense."""
+        if self.error is None or (self.misfit and not misfit):
+            self.error, self.misfit = message[:200], misfit
 
 
 class Adapter(ABC):
@@ -120,17 +127,15 @@ def loads(event: Event) -> dict[str, Any]:
     return value
 
 
-def tolerant(parse: Callable[[Any, Pieces], Answer]) -> Callable[[Any, Pieces], Answer]:
-    """Turn what a wrongly shaped event raises into an answer with an error: a server's fault is data, not a crash."""
+def tolerant(take: Callable[[dict[str, Any], Event, Answer], None], event: Event, answer: Answer) -> None:
+    """Let `take` put an event's JSON object into `answer`. An event of a wrong shape is data, not a crash.
 
-    @wraps(parse)
-    def wrapper(self: Any, body: Pieces) -> Answer:
-        try:
-            return parse(self, body)
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-            return Answer(error=f"not understood: {type(error).__name__}: {error}"[:200])
-
-    return wrapper
+    What was understood, of the other events and of this one, is kept.
+    """
+    try:
+        take(loads(event), event, answer)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+        answer.fail(f"not understood: {event.data.decode('utf-8', 'replace')}", misfit=event.type != "error")
 
 
 def number(values: dict[str, Any], key: str, scale: float = 1.0) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from aifbench.benchmark import Command, Place
-from aifbench.engines.base import Adapter, Answer, Ask, loads, number, tolerant, total
+from aifbench.engines.base import Adapter, Answer, Ask, number, tolerant, total
 from aifbench.engines.settings import Ollama
 from aifbench.load.events import Event, Pieces, ndjson
 from aifbench.load.plain import get_json
@@ -83,7 +83,6 @@ class OllamaAdapter(Adapter):
         }
         return self.target.request(f"/api/{self.settings.api}", orjson.dumps(body))
 
-    @tolerant
     def parse(self, body: Pieces) -> Answer:
         """Return the meaning of the lines up to `done`, which carries the counts and the server's times.
 
@@ -92,20 +91,17 @@ class OllamaAdapter(Adapter):
         answer = Answer()
         for event in ndjson(body):
             answer.first_event_ns = answer.first_event_ns or event.stamp_ns
-            try:
-                self._take(loads(event), event, answer)
-            except ValueError:
-                answer.error = f"not understood: {event.data.decode('utf-8', 'replace')}"[:200]
+            tolerant(self._take, event, answer)
             if answer.complete:
                 break
         rest = b"".join(data for _, data in body).strip()
         if answer.first_event_ns is None and rest and not rest.startswith(b"{"):
-            answer.error = f"not understood: {rest.decode('utf-8', 'replace')}"[:200]
+            answer.fail(f"not understood: {rest.decode('utf-8', 'replace')}", misfit=True)
         return answer
 
     def _take(self, value: dict[str, Any], event: Event, answer: Answer) -> None:
         if value.get("error"):
-            answer.error = str(value["error"])[:200]
+            answer.fail(str(value["error"]))
             return
         message = value.get("message") or value
         visible = message.get("content") or value.get("response") or ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.engines.base import Adapter, Answer, Ask, loads, tolerant
+from aifbench.engines.base import Adapter, Answer, Ask, tolerant
 from aifbench.engines.settings import OpenAI
 from aifbench.load.events import Event, Pieces, sse
 from aifbench.load.http import Target
@@ -55,7 +55,6 @@ class OpenAIAdapter(Adapter):
         path = "/chat/completions" if self.settings.api == "chat" else "/completions"
         return self.target.request(path, orjson.dumps(self.body(ask)), self.headers)
 
-    @tolerant
     def parse(self, body: Pieces) -> Answer:
         """Return the meaning of the events up to `[DONE]`: tokens, finish reason, and usage from whichever carries it.
 
@@ -69,19 +68,16 @@ class OpenAIAdapter(Adapter):
                 answer.complete = True
                 break
             if data:
-                try:
-                    self._take(loads(event), event, answer)
-                except ValueError:
-                    answer.error = f"not understood: {data.decode()}"[:200]
+                tolerant(self._take, event, answer)
         rest = b"".join(data for _, data in body)
         if answer.first_event_ns is None:
-            answer.error = _no_stream(rest)
+            _no_stream(rest, answer)
         answer.complete = answer.complete or _DONE_AT_END.search(rest) is not None
         return answer
 
     def _take(self, value: dict[str, Any], event: Event, answer: Answer) -> None:
-        if event.type == "error" or value.get("error") or value.get("object") == "error":
-            answer.error = str(_message(value))[:200]
+        if event.type == "error" or _tells_failure(value):
+            answer.fail(str(_message(value)))
             return
         for choice in value.get("choices") or []:
             delta = choice.get("delta") or {}
@@ -129,17 +125,21 @@ def _known(new: int | None, old: int | None) -> int | None:
     return old if new is None else new
 
 
-def _no_stream(body: bytes) -> str | None:
-    """Return what a body without any event says, or None where it may be the beginning of a stream."""
+def _no_stream(body: bytes, answer: Answer) -> None:
+    """Put into `answer` what a body without any event says, unless it may be the beginning of a stream."""
     name = body.lstrip().split(b"\n", 1)[0].partition(b":")[0].strip()
     if any(field.startswith(name) for field in _FIELDS):
-        return None
+        return
     try:
         value = orjson.loads(body)
     except ValueError:
         value = None
     said = _message(value) if isinstance(value, dict) else body[:200].decode("utf-8", "replace")
-    return f"not an event stream: {said}"[:200]
+    answer.fail(f"not an event stream: {said}", misfit=not (isinstance(value, dict) and _tells_failure(value)))
+
+
+def _tells_failure(value: dict[str, Any]) -> bool:
+    return bool(value.get("error")) or value.get("object") == "error"
 
 
 def _message(value: dict[str, Any]) -> Any:

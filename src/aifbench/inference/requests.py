@@ -17,6 +17,8 @@ STAGGER_S, LONGEST_STAGGER_S = 0.01, 0.7
 """Clients start one in each 10 ms, all within 0.7 s, so that they do not run in lockstep."""
 MOST_TOKENS = 2**53
 """Counts from here on are no counts: they are not exact in float64."""
+STALL_PART = 0.1
+"""An answer that began and was given up is a stall when nothing came for this last part of its time, or longer."""
 
 
 def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) -> Ask:
@@ -73,16 +75,32 @@ def understand(adapter: Adapter, exchange: Exchange) -> tuple[int | None, Answer
     if response.broken is not None:
         answer.error = response.broken
         return first_byte, answer, exchange.error or "protocol"
-    if exchange.error is not None:
-        return first_byte, answer, exchange.error
-    if exchange.status != 200:
+    if exchange.error in {"stall", "timeout"} and exchange.pieces:
+        answer.error, error = _out_of_time(exchange)
+        return first_byte, answer, error
+    if exchange.error is None and exchange.status != 200:
         text = b"".join(data for _, data in body)[:200].decode("utf-8", "replace")
         return first_byte, Answer(error=" ".join(text.split())), f"http_{exchange.status}"
+    return first_byte, answer, exchange.error or _class(answer)
+
+
+def _class(answer: Answer) -> str | None:
+    """Return the class of the error of an answer that came whole, None where there is none."""
     if answer.error is not None:
-        return first_byte, answer, "server_error"
+        return "protocol" if answer.misfit else "server_error"
     if not answer.complete:
-        return first_byte, answer, "early_close"
-    return first_byte, answer, None if answer.token_ns else "no_token"
+        return "early_close"
+    return None if answer.token_ns else "no_token"
+
+
+def _out_of_time(exchange: Exchange) -> tuple[str, str]:
+    """Return (message, class) of an answer that had begun when its time was up: a stall, or one that still flowed."""
+    assert exchange.send_ns is not None
+    assert exchange.end_ns is not None
+    given, silent = exchange.end_ns - exchange.send_ns, exchange.end_ns - exchange.pieces[-1][0]
+    if silent >= STALL_PART * given:
+        return f"nothing came in the last {silent / 1e9:.3g} s of {given / 1e9:.3g} s", "stall"
+    return f"still flowing after {given / 1e9:.3g} s", "timeout"
 
 
 def _checked(answer: Answer) -> Answer:
@@ -91,9 +109,9 @@ def _checked(answer: Answer) -> Answer:
         count = getattr(answer, name)
         if count is not None and not (type(count) is int and 0 <= count < MOST_TOKENS):
             setattr(answer, name, None)
-            answer.error = f"not a count of tokens: {count!r}"[:200]
+            answer.fail(f"not a count of tokens: {count!r}", misfit=True)
     if not isinstance(answer.finish_reason, str | None):
-        answer.error = f"not a reason to finish: {answer.finish_reason!r}"[:200]
+        answer.fail(f"not a reason to finish: {answer.finish_reason!r}", misfit=True)
         answer.finish_reason = None
     return answer
 
@@ -111,12 +129,10 @@ def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, 
     messages: dict[str, str] = {}
     for exchange in exchanges:
         first_byte, answer, error = understand(adapter, exchange)
-        if error is not None:
-            messages.setdefault(error, answer.error or "")
+        if error is not None and answer.error:
+            messages.setdefault(error, answer.error)
         rows.append(_row(exchange, first_byte, answer, error))
-    return {name: [row[name] for row in rows] for name in rows[0]}, {
-        key: text for key, text in messages.items() if text
-    }
+    return {name: [row[name] for row in rows] for name in rows[0]}, messages
 
 
 def event_rate(token_ns: Sequence[Sequence[int]]) -> float:
