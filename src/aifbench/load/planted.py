@@ -3,8 +3,9 @@
 It speaks enough of OpenAI's chat API for the whole path of the client to be tried on it. The body's field `planted`
 says what to do, see `Plan`. The last event of an answer carries `planted`: `received_ns` and `written_ns` (the time
 before each token was given to the kernel), both CLOCK_MONOTONIC, comparable with a client on the same machine.
+With a log file the same is kept there, a JSON line per complete answer, for clients that do not hand it on.
 
-Run: `python -m aifbench.load.planted`; it prints its port and ends on SIGTERM or with its parent.
+Run: `python -m aifbench.load.planted PARENT [LOG]`; it prints its port and ends on SIGTERM or with its parent.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import orjson
 
@@ -64,20 +66,24 @@ class Plan:
 class _Connection:
     """One connection: what of a request has come, the answer under way, bytes that the kernel would not take yet."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
+        self.number = number
         self.got = bytearray()
         self.unsent = bytearray()
         self.plan: Plan | None = None
         self.received = 0
         self.due: list[int] = []
         self.written: list[int] = []
+        self.head, self.body = b"", b""
 
 
 class _Server:
     """Answers all connections in one thread, each token when it is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: IO[bytes] | None = None) -> None:
+        self._log = log
+        self._connections = count()
         self._selector = selectors.DefaultSelector()
         self._timer = Timer()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
@@ -110,7 +116,7 @@ class _Server:
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._selector.register(sock, selectors.EVENT_READ, _Connection(sock))
+                self._selector.register(sock, selectors.EVENT_READ, _Connection(sock, next(self._connections)))
 
     def _ready(self, connection: _Connection, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -150,6 +156,7 @@ class _Server:
             return
         begin = connection.received + int(1e6 * plan.ttft_ms_per_other * self._under_way)
         connection.plan, connection.written = plan, []
+        connection.head, connection.body = bytes(head), body
         connection.due = [begin + due for due in plan.deadlines_ns()]
         self._under_way += 1
         self._send(
@@ -175,6 +182,8 @@ class _Server:
             self._await(connection)
         else:
             self._send(connection, _end(plan, connection))
+            if self._log is not None:
+                self._log.write(_log_line(connection))
             self._ended(connection)
             self._request(connection)
 
@@ -227,6 +236,21 @@ def _end(plan: Plan, connection: _Connection) -> bytes:
     )
 
 
+def _log_line(connection: _Connection) -> bytes:
+    """Return one answer's truth and what tells its request: number of the connection, X-Request-ID, messages."""
+    ids = [
+        line.split(b":", 1)[1] for line in connection.head.split(b"\r\n") if line.lower().startswith(b"x-request-id:")
+    ]
+    line = {
+        "connection": connection.number,
+        "request_id": ids[0].strip().decode() if ids else None,
+        "messages": orjson.loads(connection.body).get("messages") if connection.body else None,
+        "received_ns": connection.received,
+        "written_ns": connection.written,
+    }
+    return orjson.dumps(line) + b"\n"
+
+
 @cache
 def _token_chunk(index: int) -> bytes:
     return _chunk(_delta({"content": f"t{index} "}))
@@ -237,21 +261,23 @@ def _delta(delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chunk(event: dict[str, Any]) -> bytes:
-    data = b"data: " + orjson.dumps(event) + b"\n\n"
+    data = b"data: " + orjson.dumps({"object": "chat.completion.chunk", **event}) + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _main() -> None:
-    server = _Server()
-    gc.disable()
-    print(server.port, flush=True)
-    server.serve()
+def _main(log: str | None) -> None:
+    # Unbuffered, so that all is there when the server is ended.
+    with open(log, "ab", buffering=0) if log else contextlib.nullcontext() as file:
+        server = _Server(file)
+        gc.disable()
+        print(server.port, flush=True)
+        server.serve()
 
 
 @contextlib.contextmanager
-def planted_server() -> Iterator[str]:
-    """Run the server in a process of its own; give its base URL."""
-    command = [sys.executable, "-m", "aifbench.load.planted", str(os.getpid())]
+def planted_server(log: Path | None = None) -> Iterator[str]:
+    """Run the server in a process of its own; give its base URL. `log`: a file for the truth of each answer."""
+    command = [sys.executable, "-m", "aifbench.load.planted", str(os.getpid()), *([str(log)] if log else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     try:
@@ -271,4 +297,4 @@ def planted_server() -> Iterator[str]:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    _main()
+    _main(sys.argv[2] if len(sys.argv) > 2 else None)
