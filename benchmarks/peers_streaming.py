@@ -3,7 +3,8 @@
 A first token after 100 ms, 31 gaps of 20 ms, starts spread over one answer. Tool and server share this machine. What a
 tool says of a request is compared with the server's own stamps of that very request: here the wake-up of the server
 counts against whoever sends, which it does not in `streaming_accuracy`. Prints a table; the rows compare us with the
-best of the others. A run that other processes disturb is repeated. A tool that cannot be installed is named with the reason, and left out.
+best of the others. A run that other processes disturb is repeated. A tool that cannot be installed is named with the
+reason, and left out.
 """
 
 from __future__ import annotations
