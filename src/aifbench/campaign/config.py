@@ -165,8 +165,13 @@ def load_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = Non
         raise ConfigError("config", None, "no configuration file is given")
     merged: dict[str, Any] = {}
     for file in files:
-        _merge(merged, _read_mapping(file))
-    _merge(merged, dict(overrides or {}))
+        merge(merged, read_mapping(file))
+    merge(merged, dict(overrides or {}))
+    return check_config(merged, files)
+
+
+def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
+    """Check a campaign that is read already; `files` are where it comes from. Raises `ConfigError`."""
     main = files[-1]
     where = str(main)
     folders = list(dict.fromkeys([*(file.parent for file in reversed(files)), DEFAULT_CONFIG.parent]))
@@ -186,7 +191,7 @@ def load_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = Non
         if isinstance(raw, str):
             path = _find(raw, folders, f"suites[{index}]", where)
             used.append(path)
-            raw, suite_where, prefix = _read_mapping(path), str(path), ""  # noqa: PLW2901
+            raw, suite_where, prefix = read_mapping(path), str(path), ""  # noqa: PLW2901
         suites.append(_load_suite(raw, prefix, suite_where))
     names = [suite.keys.name for suite in suites]
     for suite in suites:
@@ -201,7 +206,7 @@ def _load_system(raw: Any, folders: Sequence[Path], where: str) -> System:
     if isinstance(raw, str):
         name = raw if raw.endswith((".yaml", ".yml")) else f"systems/{raw}.yaml"
         path = _find(name, folders, "system", where, shown=raw)
-        return _with_account(_validate(System, _read_mapping(path), "", str(path)))
+        return _with_account(_validate(System, read_mapping(path), "", str(path)))
     if isinstance(raw, Mapping):
         return _with_account(_validate(System, dict(raw), "system", where))
     raise ConfigError("system", raw, "needs the name of a file in config/systems or a mapping", where=where)
@@ -350,7 +355,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping at the top of a YAML file. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -375,10 +381,11 @@ def _find(name: str, folders: Sequence[Path], key: str, where: str, shown: str |
     raise ConfigError(key, shown or name, "no such file", "one of " + ", ".join(map(str, candidates)), where)
 
 
-def _merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+def merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    """Lay `overlay` over `base`: mappings merge, everything else replaces."""
     for key, value in overlay.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
+            merge(base[key], value)
         else:
             base[key] = value
 

@@ -8,10 +8,16 @@ from typing import Any
 
 
 class ConfigError(Exception):
-    """A configuration that cannot work. `key` is a dotted path such as `suites[1].axes.top_k`."""
+    """A configuration that cannot work. `key` is a dotted path such as `suites[1].axes.top_k`.
 
-    def __init__(self, key: str, value: Any, problem: str, allowed: str = "", where: str = "") -> None:
+    `over_limit`: it would work, but asks for more than the system or the budget gives.
+    """
+
+    def __init__(
+        self, key: str, value: Any, problem: str, allowed: str = "", where: str = "", *, over_limit: bool = False
+    ) -> None:
         self.key, self.value, self.problem, self.allowed, self.where = key, value, problem, allowed, where
+        self.over_limit = over_limit
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -24,7 +30,7 @@ class ConfigError(Exception):
     def at(self, where: str, prefix: str = "") -> ConfigError:
         """Return the same error placed in a file, with `prefix` before the key."""
         key = f"{prefix}.{self.key}" if prefix else self.key
-        return ConfigError(key, self.value, self.problem, self.allowed, where)
+        return ConfigError(key, self.value, self.problem, self.allowed, where, over_limit=self.over_limit)
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -263,7 +263,8 @@ def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
             if clients > limit:
                 key = _key(suite, "clients")
                 problem = f"more clients than system '{config.system.name}' allows"
-                raise ConfigError(key, clients, problem, f"at most {limit} (limits.clients)", suite.where)
+                allowed = f"at most {limit} (limits.clients)"
+                raise ConfigError(key, clients, problem, allowed, suite.where, over_limit=True)
             yield params
 
 
@@ -328,6 +329,7 @@ def check(plan: Plan, *, machine: bool) -> None:
             config.keys.budget.node_hours,
             f"the plan is expected to take {hours:.2f} node-hours; raise the budget or take values out of the axes",
             where=str(config.files[0]),
+            over_limit=True,
         )
 
 
@@ -347,7 +349,8 @@ def _check_system(plan: Plan) -> None:
         most = system.node.gpus if system.node is not None else None
         if most is not None and params.gpus() > most:
             problem = f"more GPUs in all servers than a node of {where} has"
-            raise ConfigError(_key(suite, "engine.gpus"), params.gpus(), problem, f"at most {most}", suite.where)
+            key, allowed = _key(suite, "engine.gpus"), f"at most {most}"
+            raise ConfigError(key, params.gpus(), problem, allowed, suite.where, over_limit=True)
         hours = system.limits.job_hours
         if hours is not None and batch.expected_s > 3600 * hours:
             problem = (
@@ -355,7 +358,8 @@ def _check_system(plan: Plan) -> None:
                 f"the longest of {where} takes {hours:g} h (limits.job_hours)"
             )
             key = f"{suite.prefix}.pack" if suite.prefix else "pack"
-            raise ConfigError(key, suite.keys.pack, problem, "fewer cases or repetitions per job", suite.where)
+            allowed = "fewer cases or repetitions per job"
+            raise ConfigError(key, suite.keys.pack, problem, allowed, suite.where, over_limit=True)
 
 
 def _check_machine(plan: Plan) -> None:

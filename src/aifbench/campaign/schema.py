@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
 from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import CampaignKeys, SuiteKeys
+from aifbench.campaign.presets import PresetKeys
 from aifbench.campaign.system import System
 
 _STRICT = ConfigDict(extra="forbid")
@@ -19,15 +20,17 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the schemas by file name."""
-    any_suite: Any = Union[tuple(_suite_model(benchmark) for benchmark in benchmarks().values())]  # noqa: UP007
+    any_suite: Any = Union[tuple(suite_model(benchmark) for benchmark in benchmarks().values())]  # noqa: UP007
     content: dict[str, Any] = {
         "system": (str | System, Field("laptop", description="name of a file in config/systems, or a mapping")),
         "suites": (list[str | any_suite], Field(min_length=1, description="suites, or names of suite files")),
     }
     campaign = create_model("Campaign", __base__=CampaignKeys, **content)
+    preset = create_model("Preset", __base__=PresetKeys, suite=(any_suite, Field(description="keys of a suite")))
     suite = TypeAdapter(any_suite).json_schema() | {"title": "Suite"}
     found: dict[str, dict[str, Any]] = {
         "config": TypeAdapter(campaign).json_schema(),
+        "preset": preset.model_json_schema(),
         "suite": suite,
         "system": System.model_json_schema(),
     }
@@ -50,7 +53,7 @@ def render(schema: dict[str, Any]) -> bytes:
     return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
 
 
-def _suite_model(benchmark: Benchmark) -> type[BaseModel]:
+def suite_model(benchmark: Benchmark) -> type[BaseModel]:
     """Return the model of a suite of one benchmark: common keys, fixed values, and axes over the same fields."""
     title, params = benchmark.name.capitalize(), benchmark.params
     fields = {name: field for name, field in params.model_fields.items() if not field.exclude}

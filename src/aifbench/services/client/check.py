@@ -1,0 +1,248 @@
+"""Whether a request can be launched: cheap checks first, slow ones only when those have passed.
+
+Cheap: everything that `aifbench plan` checks, images and models, the partition. Slow: this machine (free space,
+packages), `snakemake -n` and, on Slurm, `sbatch --test-only` for each kind of job.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aifbench.campaign.config import Suite, check_config, read_mapping
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.plan import Plan, check, make_plan
+from aifbench.campaign.presets import FOLDER, Preset, load_presets
+from aifbench.campaign.resources import job_resources
+from aifbench.campaign.system import System
+from aifbench.engines.ollama_models import record_file
+from aifbench.services.client.reasons import from_config, refuse
+from aifbench.services.client.request import Composed, LaunchRequest, compose
+from aifbench.services.client.slurm import SlurmClient
+from aifbench.services.settings import Settings
+
+MOST_CASES = 1000
+"""Points of a matrix that a request may have; a larger one is a campaign file's."""
+MOST_REPETITIONS = 1000
+DRY_RUN_S = 120.0
+KEPT = frozenset({
+    "HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SCRATCH", "PROJECT", "SLURM_CONF",
+    "LD_LIBRARY_PATH", "MANPATH", "MODULEPATH", "MODULESHOME", "LOADEDMODULES", "BASH_ENV", "LMOD_CMD", "LMOD_DIR",
+    "LMOD_PKG", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
+})  # fmt: skip
+"""Variables that a run keeps of the service's own environment."""
+KEPT_PREFIXES = ("LC_", "SBATCH_", "APPTAINER_", "OLLAMA_")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request that passed the cheap checks."""
+
+    request: LaunchRequest
+    composed: Composed
+    plan: Plan
+
+    @property
+    def text(self) -> str:
+        """Return the campaign as YAML: what runs, and what may be run by hand."""
+        return yaml.safe_dump(self.composed.campaign, sort_keys=False, allow_unicode=True, width=100)
+
+    def summary(self, now: datetime) -> dict[str, Any]:
+        """Return what the launch will take."""
+        totals = self.plan.summary()["totals"]
+        return {
+            **{
+                key: totals[key] for key in ("cases", "batches", "repetitions", "expected_s", "node_hours", "gpu_hours")
+            },
+            "budget_node_hours": self.plan.config.keys.budget.node_hours,
+            "expected_end": self.plan.expected_end(now).isoformat(timespec="seconds"),
+            "jobs": [
+                {
+                    "batch": batch.id,
+                    "cases": len(batch.cases),
+                    "nodes": batch.nodes,
+                    "gpus": batch.gpus,
+                    "expected_s": round(batch.expected_s, 1),
+                }
+                for batch in self.plan.batches.values()
+            ],
+        }
+
+
+class Checker:
+    """Checks requests against the files of a checkout. The working folder is that checkout."""
+
+    def __init__(self, settings: Settings, slurm: SlurmClient) -> None:
+        self.settings, self.slurm = settings, slurm
+        self._presets: tuple[Any, dict[str, Preset]] | None = None
+
+    def presets(self) -> dict[str, Preset]:
+        """Return the presets; read again when a file of them changed. Raises `ConfigError`."""
+        folder = self.settings.project / FOLDER
+        signature = sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob("*.yaml"))
+        if self._presets is None or self._presets[0] != signature:
+            self._presets = signature, load_presets(folder)
+        return self._presets[1]
+
+    def profiles(self) -> dict[str, tuple[dict[str, Any], System]]:
+        """Return the system of each profile (`profiles/<name>` with `config/systems/<name>.yaml`)."""
+        found = {}
+        for folder in sorted((self.settings.project / "profiles").iterdir()):
+            path = self.settings.project / "config" / "systems" / f"{folder.name}.yaml"
+            if (folder / "config.yaml").is_file() and path.is_file():
+                raw = read_mapping(path)
+                try:
+                    found[folder.name] = raw, System.model_validate(raw)
+                except ValueError:
+                    continue  # `aifbench plan` says what is wrong with it
+        return found
+
+    def compose(self, request: LaunchRequest, run_id: str) -> Composed:
+        """Return the campaign of a request. Raises `Refused`."""
+        try:
+            presets = self.presets()
+        except ConfigError as error:
+            raise from_config(error, "preset") from None
+        return compose(request, presets, self.profiles(), run_id, self._results())
+
+    def cheap(self, request: LaunchRequest, run_id: str) -> Checked:
+        """Check all that needs no other process. Raises `Refused` with the first problem."""
+        composed = self.compose(request, run_id)
+        try:
+            config = check_config(composed.campaign, [self.settings.project / "config" / "launch.yaml"])
+            suite = config.suites[0]
+            size = points(suite)
+            if size > MOST_CASES:
+                raise refuse(
+                    "over_limit", f"{size} cases; at most {MOST_CASES} from here", field="config.axes",
+                    hint="take values out of the axes, or run a campaign file with snakemake",
+                )  # fmt: skip
+            if suite.keys.repetitions.max > MOST_REPETITIONS:
+                message = f"{suite.keys.repetitions.max} repetitions; at most {MOST_REPETITIONS} from here"
+                raise refuse("over_limit", message, field="config.repetitions", hint=f"at most {MOST_REPETITIONS}")
+            plan = make_plan(config)
+            check(plan, machine=False)
+        except ConfigError as error:
+            raise from_config(error, composed.field_of(error.key)) from None
+        checked = Checked(request, composed, plan)
+        self._ready(checked)
+        if config.system.slurm is not None:
+            for resources in _requests(plan):
+                self.slurm.check_partition(str(resources.partition), resources)
+        return checked
+
+    def slow(self, checked: Checked, config: Path) -> dict[str, float]:
+        """Check what takes seconds; `config` is the campaign's file. Returns the seconds of each. Raises `Refused`."""
+        took: dict[str, float] = {}
+        system = checked.plan.config.system
+        if system.slurm is None:
+            begin = time.monotonic()
+            try:
+                check(checked.plan, machine=True)
+            except ConfigError as error:
+                raise from_config(error, checked.composed.field_of(error.key)) from None
+            took["machine_s"] = time.monotonic() - begin
+        else:
+            begin = time.monotonic()
+            for resources in _requests(checked.plan):
+                self.slurm.test(resources)
+            took["sbatch_test_s"] = time.monotonic() - begin
+        begin = time.monotonic()
+        self._dry_run(checked.request.profile, config)
+        took["dry_run_s"] = time.monotonic() - begin
+        return {name: round(seconds, 3) for name, seconds in took.items()}
+
+    def command(self, profile: str, config: Path) -> list[str]:
+        """Return the command that runs a campaign.
+
+        Runs go on at the same time in one working folder: each has its own results and so its own outputs. Snakemake's
+        lock would refuse a second one all the same, because both name the images; these are made before (see `_ready`).
+        """
+        files = ["--profile", f"profiles/{profile}", "--configfile", str(config)]
+        return [sys.executable, "-m", "snakemake", "--nolock", *files]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables of a run: few of our own, and those that the presets name for keys of servers."""
+        import aifbench
+
+        keys = {preset.suite["engine"].get("api_key_env") for preset in self.presets().values()
+                if isinstance(preset.suite.get("engine"), Mapping)}  # fmt: skip
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name in KEPT or name.startswith(KEPT_PREFIXES) or name in keys
+        }
+        source = str(Path(aifbench.__file__).parents[1])
+        return {**kept, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+
+    def _results(self) -> Path:
+        """Return the results folder as the campaign names it: relative to the checkout where it lies in it."""
+        root, results = self.settings.project, self.settings.results
+        return results.relative_to(root) if results.is_relative_to(root) else results
+
+    def _ready(self, checked: Checked) -> None:
+        """Refuse a campaign whose images or models are not there yet. Raises `Refused`."""
+        plan, system = checked.plan, checked.plan.config.system
+        where = f"--config config/{checked.request.profile}.yaml"
+        for batch in plan.batches:
+            needs = plan.needs(batch)
+            for image in needs.images:
+                if not (self.settings.project / system.paths.images / f"{image}.sif").is_file():
+                    hint = f"make it once: aifbench image {image} {where}"
+                    raise refuse("image_missing", f"the image {image}.sif is not there", field="profile", hint=hint)
+            for engine in needs.models:
+                if not record_file(self.settings.project / system.paths.models, engine.model).is_file():
+                    hint = f"make it once: aifbench model {engine.model} {where}"
+                    message = f"the model {engine.model} is not there"
+                    raise refuse("image_missing", message, field="config.engine.model", hint=hint)
+
+    def _dry_run(self, profile: str, config: Path) -> None:
+        try:
+            done = subprocess.run(
+                [*self.command(profile, config), "--dry-run", "--quiet", "all"],
+                cwd=self.settings.project,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=DRY_RUN_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise refuse("dry_run_failed", f"snakemake -n took more than {DRY_RUN_S:g} s") from None
+        if done.returncode:
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            raise refuse("dry_run_failed", f"snakemake -n: {lines[-1] if lines else 'no reason given'}"[:500])
+
+
+def points(suite: Suite) -> int:
+    """Return how many points a suite has at most, without making them."""
+    rows = max((len(values) for values in suite.zipped.values()), default=1)
+    count = math.prod(len(values) for values in suite.axes.values()) * rows
+    search = suite.fixed.get("search")
+    grids = search.values() if isinstance(search, Mapping) else ()
+    most = max(
+        (
+            math.prod(len(v) if isinstance(v, list) else 1 for v in grid.values())
+            for grid in grids
+            if isinstance(grid, Mapping)
+        ),
+        default=1,
+    )
+    return count * max(most, 1) + len(suite.include)
+
+
+def _requests(plan: Plan) -> list[Any]:
+    """Return the distinct requests of a plan's jobs."""
+    return list(dict.fromkeys(job_resources(batch, plan.config.system) for batch in plan.batches.values()))

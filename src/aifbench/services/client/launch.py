@@ -1,0 +1,254 @@
+"""Launch and cancel. All that decides is in files, so it holds between processes and over restarts.
+
+<results>/<run>/launch/request.json  what was asked, when, by which process
+                       config.yaml   the campaign
+                       command.json  the command; keeper.json process.json exit.json: see `keeper`
+                       cancel.json   asks the keeper to end the run
+<state>/client/keys/<sha256>.json    which run an Idempotency-Key belongs to, written before the run starts
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aifbench.campaign.ids import digest
+from aifbench.services.client.check import Checked, Checker
+from aifbench.services.client.identity import alive, identity, read, write
+from aifbench.services.client.keeper import STEPS, cancel_left, end_group
+from aifbench.services.client.reasons import refuse
+from aifbench.services.client.request import LaunchRequest
+from aifbench.services.client.runs import ACTIVE, Runs, tail
+from aifbench.services.client.slurm import left_jobs
+from aifbench.services.settings import private_folder
+
+SUBMIT_S = 90.0
+"""Longest wait for the first job to be submitted; then the launch counts as accepted and goes on."""
+STRIPES = 64
+KEYS_KEPT_S = 7 * 86400
+_STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
+_SUBMITTED = "has been submitted with SLURM jobid"
+
+
+@dataclass(frozen=True)
+class LaunchLimits:
+    """How many runs may go on at once, and how many may begin in a minute.
+
+    One at a time where they share this machine: measurements do not share a machine.
+    """
+
+    local: int = 1
+    slurm: int = 8
+    per_minute: int = 5
+
+
+class Launcher:
+    """Starts and ends runs."""
+
+    def __init__(self, checker: Checker, runs: Runs, limits: LaunchLimits | None = None) -> None:
+        self.checker, self.runs, self.limits = checker, runs, limits or LaunchLimits()
+        self.settings = checker.settings
+        self._state = private_folder(private_folder(self.settings.state) / "client")
+        self._keys = private_folder(self._state / "keys")
+        self._forget_old_keys()
+
+    def launch(self, request: LaunchRequest, key: str | None = None) -> dict[str, Any]:
+        """Check and start a run; return `{run_id, state, checks}` once its jobs are submitted. Raises `Refused`.
+
+        The same `key` gives the same run, however often and from however many processes it is asked.
+        """
+        if key is None:
+            return self._launch(request, None)
+        name = hashlib.sha256(f"{self.settings.results}\0{key}".encode()).hexdigest()
+        wanted = digest(request.model_dump(mode="json"))
+        with self._locked(f"key-{int(name[:8], 16) % STRIPES}"):
+            known = read(self._keys / f"{name}.json")
+            if known is None:
+                return self._launch(request, self._keys / f"{name}.json")
+        if known["request"] != wanted:
+            hint = "send a new key with each new request"
+            raise refuse("duplicate", "this Idempotency-Key was used for another request", hint=hint)
+        return self._answer(known["run_id"])
+
+    def rehearse(self, checked: Checked, run: str) -> dict[str, float]:
+        """Do the slow checks of a launch and leave nothing; return how long each took in s. Raises `Refused`."""
+        folder = self.settings.results / run / "launch"
+        folder.mkdir(parents=True)
+        try:
+            (folder / "config.yaml").write_text(checked.text, encoding="utf-8")
+            return self.checker.slow(checked, folder / "config.yaml")
+        finally:
+            shutil.rmtree(folder.parent)
+
+    def cancel(self, run: str) -> dict[str, Any]:
+        """Ask a run to end; what it has measured stays. Raises `Refused` (not_found, not_active)."""
+        folder = self.runs.folder(run) / "launch"
+        shown = self.runs.show(run)
+        if not shown["launched"]:
+            raise refuse("not_active", f"{run} was started by hand", hint="end it where it was started (Ctrl-C)")
+        if shown["state"] not in ACTIVE and not (shown["state"] == "failed" and left_jobs(_text(folder))):
+            raise refuse("not_active", f"{run} has ended: {shown['state']}")
+        with contextlib.suppress(FileExistsError):
+            write(folder / "cancel.json", {"at": _now(), "by": identity(os.getpid())}, new=True)
+        if alive(read(folder / "keeper.json")) is False:
+            process = read(folder / "process.json")
+            threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
+        return self.runs.show(run)
+
+    def _launch(self, request: LaunchRequest, key: Path | None) -> dict[str, Any]:
+        run = new_id(request, datetime.now())
+        checked = self.checker.cheap(request, run)
+        with self._locked("launch"):
+            self._refuse_too_many(checked)
+            folder = self._reserve(checked, run)
+        try:
+            took = self.checker.slow(checked, folder / "config.yaml")
+            if key is not None:
+                write(key, {"run_id": run, "request": digest(request.model_dump(mode="json")), "at": _now()})
+        except BaseException:
+            shutil.rmtree(folder.parent)  # its name is new: nothing but what this launch made is in it
+            raise
+        return {**self._answer(run), "checks": took}
+
+    def _refuse_too_many(self, checked: Checked) -> None:
+        slurm = checked.plan.config.system.slurm is not None
+        most = self.limits.slurm if slurm else self.limits.local
+        going = [run["run_id"] for run in self.runs.active() if run["slurm"] == slurm]
+        if len(going) >= most:
+            message = f"{len(going)} run(s) going on; at most {most} at once" + ("" if slurm else " on this machine")
+            raise refuse("queue_full", message, hint=f"wait for {going[0]}, or cancel it")
+        recent = [name for name in _names(self.settings.results) if _age_s(name) < 60]
+        if len(recent) >= self.limits.per_minute:
+            wait = 60 - max(_age_s(name) for name in recent)
+            message = f"{len(recent)} launches in the last minute; at most {self.limits.per_minute}"
+            raise refuse("rate_limited", message, hint=f"try again in {max(1, round(wait))} s")
+
+    def _reserve(self, checked: Checked, run: str) -> Path:
+        folder = self.settings.results / run / "launch"
+        folder.mkdir(parents=True)
+        config = folder / "config.yaml"
+        config.write_text(checked.text, encoding="utf-8")
+        shown = config.relative_to(self.settings.project) if config.is_relative_to(self.settings.project) else config
+        command = self.checker.command(checked.request.profile, shown)
+        write(folder / "command.json", {"argv": command, "cwd": str(self.settings.project)})
+        content = {
+            "run_id": run,
+            "created_at": _now(),
+            "profile": checked.request.profile,
+            "slurm": checked.plan.config.system.slurm is not None,
+            "benchmarks": [checked.composed.benchmark],
+            "request": checked.request.model_dump(mode="json", exclude_defaults=True),
+            "expected": checked.summary(datetime.now().astimezone()),
+            "by": identity(os.getpid()),
+        }
+        write(folder / "request.json", content)
+        return folder
+
+    def _answer(self, run: str) -> dict[str, Any]:
+        """Start the run unless it has started; return the answer to its launch once its jobs are submitted."""
+        folder = self.settings.results / run / "launch"
+        request = read(folder / "request.json")
+        if request is None:
+            raise refuse("duplicate", f"the run {run} of this Idempotency-Key was deleted", hint="send a new key")
+        if not (folder / "keeper.json").exists():
+            self._start(folder)
+        deadline = time.monotonic() + SUBMIT_S
+        while not submitted(folder, request["slurm"]) and time.monotonic() < deadline:
+            if (folder / "exit.json").exists() and not submitted(folder, request["slurm"]):
+                lines = [line for line in tail(folder / "snakemake.log").splitlines() if line.strip()]
+                said = lines[-1].strip() if lines else "it said nothing"
+                raise refuse("start_failed", f"{run}: {said}"[:500], hint=f"see results/{run}/launch/snakemake.log")
+            time.sleep(0.05)
+        return {"run_id": run, "state": self.runs.show(run)["state"]}
+
+    def _start(self, folder: Path) -> None:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "aifbench.services.client.keeper", str(folder)],
+            cwd=self.settings.project,
+            env=self.checker.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / "keeper.log").open("ab"),
+            start_new_session=True,
+        )
+        threading.Thread(target=keeper.wait, daemon=True).start()  # no zombie while this process lives
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Hold a lock among all processes and threads of this user."""
+        with (self._state / f"{name}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _forget_old_keys(self) -> None:
+        for path in self._keys.glob("*.json"):
+            if time.time() - path.stat().st_mtime > KEYS_KEPT_S:
+                path.unlink(missing_ok=True)
+
+
+def new_id(request: LaunchRequest, now: datetime) -> str:
+    """Return a fresh id, such as `storage-quick-20261126-103000-1f2e`."""
+    name = (request.preset or request.benchmark or "run")[:40].strip("-")
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def submitted(folder: Path, slurm: bool) -> bool:
+    """Return whether the jobs of a run are submitted: here, whether Snakemake has begun its first."""
+    if not (folder.parent / "plan.json").exists():
+        return False
+    return not slurm or _SUBMITTED in _text(folder)
+
+
+def _text(folder: Path) -> str:
+    try:
+        return (folder / "snakemake.log").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _end_without_keeper(folder: Path, process: dict[str, Any] | None) -> None:
+    """End a run whose keeper was killed."""
+    for number, seconds in STEPS:
+        if process is None or alive(process) is not True:
+            break
+        end_group(process["pid"], number)
+        deadline = time.monotonic() + seconds
+        while alive(process) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    cancel_left(folder)
+
+
+def _names(results: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(results)]
+    except FileNotFoundError:
+        return []
+
+
+def _age_s(name: str) -> float:
+    """Return how long ago a run was launched, by its id; for other names infinity."""
+    match = _STAMP.search(name)
+    if not match:
+        return float("inf")
+    try:
+        return (datetime.now() - datetime.strptime(match[1], "%Y%m%d-%H%M%S")).total_seconds()
+    except ValueError:
+        return float("inf")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,102 @@
+"""The menu: what can be launched, with which limits and where. From the same models and files that check a launch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from aifbench.benchmark import benchmarks
+from aifbench.campaign.schema import suite_model
+from aifbench.campaign.system import System
+from aifbench.services.client.check import MOST_CASES, Checker
+from aifbench.services.client.launch import LaunchLimits
+from aifbench.services.client.reasons import CODES
+from aifbench.services.client.request import LaunchRequest
+from aifbench.services.problems import Refused
+
+TEXTS = {
+    "retrieval": "How fast a vector index finds neighbours, and how many of them are right.",
+    "inference": "How soon a language model answers and how many tokens it makes, as clients are added.",
+    "storage": "How fast files are written, made durable and read back.",
+}
+
+
+def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
+    """Return benchmarks, presets, profiles and codes. Presets tell what they take on each profile that they run on."""
+    profiles = checker.profiles()
+    return {
+        "benchmarks": [
+            {
+                "name": name,
+                "text": TEXTS.get(name, ""),
+                "outputs": list(benchmark.headline),
+                "has_server": benchmark.has_server,
+                "setup": sorted(benchmark.params.setup_names()),
+            }
+            for name, benchmark in benchmarks().items()
+        ],
+        "presets": [
+            {
+                "id": preset.id,
+                "title": preset.title,
+                "text": preset.text,
+                "benchmark": preset.benchmark,
+                "suite": preset.suite,
+                "profiles": {
+                    profile: _takes(checker, preset.id, profile)
+                    for profile, (_, system) in profiles.items()
+                    if system.slurm is not None or not preset.scheduler
+                },
+            }
+            for preset in checker.presets().values()
+        ],
+        "profiles": [_profile(checker, name, system) for name, (_, system) in profiles.items()],
+        "limits": {**asdict(limits), "cases": MOST_CASES},
+        "request": request_schema(),
+        "codes": {code: reason.meaning for code, reason in CODES.items()},
+    }
+
+
+@cache
+def request_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a launch."""
+    return LaunchRequest.model_json_schema()
+
+
+@cache
+def suite_schema(benchmark: str) -> dict[str, Any]:
+    """Return the JSON Schema of a suite of a benchmark, as editors have it. Raises KeyError for another name."""
+    return TypeAdapter(suite_model(benchmarks()[benchmark])).json_schema()
+
+
+def _takes(checker: Checker, preset: str, profile: str) -> dict[str, Any]:
+    """Return the expected time of a preset on a profile, or why it cannot be launched there now."""
+    request = LaunchRequest(preset=preset, profile=profile)
+    try:
+        checked = checker.cheap(request, "menu")
+    except Refused as refused:
+        reason = {"code": refused.code, "message": refused.message, "hint": refused.hint}
+        return {"status": "ko", "reason": reason}
+    totals = checked.plan.summary()["totals"]
+    return {"status": "ok", **{key: totals[key] for key in ("cases", "batches", "expected_s", "node_hours")}}
+
+
+def _profile(checker: Checker, name: str, system: System) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": name,
+        "system": system.name,
+        "container": system.container,
+        "limits": system.limits.model_dump(),
+        "node": system.node.model_dump() if system.node else None,
+        "slurm": None,
+    }
+    if system.slurm is not None:
+        found["slurm"] = {**system.slurm.model_dump(exclude={"account"}), "account": system.slurm.account is not None}
+        try:
+            found["slurm"]["partitions"] = [asdict(partition) for partition in checker.slurm.partitions()]
+        except Refused as refused:
+            found["slurm"] |= {"partitions": [], "problem": refused.message}
+    return found

@@ -1,0 +1,290 @@
+"""Runs as their files tell them: nothing is remembered, so a restart loses nothing.
+
+A launched run keeps its files in `<results>/<run>/launch/` (see `keeper` and `launch`); a campaign that was started by
+hand has none and is shown all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from aifbench.records.collect import collect
+from aifbench.services.client.identity import alive, read
+from aifbench.services.client.reasons import refuse
+from aifbench.services.ids import is_id, open_beneath
+from aifbench.services.problems import Problem
+from aifbench.services.settings import Settings, private_folder
+
+State = Literal["queued", "running", "cancelling", "ended", "cancelled", "failed", "incomplete"]
+ACTIVE = frozenset({"queued", "running", "cancelling"})
+"""`incomplete` is a campaign started by hand of which not all is measured; whether it still runs is not known here."""
+TAIL_BYTES = 8192
+CHATTER = ("Elapsed time:", "Complete log(s):", "Select jobs", "Execute ", "[")
+"""How lines of Snakemake begin that tell nothing about a run."""
+COUNT_AGAIN_S = 5.0
+REPORT_S = 120.0
+
+
+class Runs:
+    """All runs below a results folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._counts: dict[str, tuple[float, Any, dict[str, int] | None]] = {}
+        self._lock = threading.Lock()
+        self._building = threading.Lock()
+
+    def folder(self, run: str) -> Path:
+        """Return the results folder of a run. Raises `Refused` (not_found)."""
+        folder = self.settings.results / run
+        if not is_id(run) or folder.is_symlink() or not _is_run(folder):
+            raise refuse("not_found", f"{run}: no such run", field="id", hint="see GET /api/v1/runs")
+        return folder
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all runs, newest first."""
+        try:
+            entries = [entry for entry in os.scandir(self.settings.results) if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        found = [self.show(entry.name) for entry in entries if is_id(entry.name) and _is_run(Path(entry.path))]
+        return sorted(found, key=lambda run: (run["created_at"] or "", run["id"]), reverse=True)
+
+    def active(self) -> Iterator[dict[str, Any]]:
+        """Yield the request.json of each launched run that goes on."""
+        try:
+            entries = list(os.scandir(self.settings.results))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            request = read(Path(entry.path) / "launch" / "request.json")
+            if request is not None and self._launched(Path(entry.path), request)[0] in ACTIVE:
+                yield request
+
+    def show(self, run: str) -> dict[str, Any]:
+        """Return all that is known of a run. Raises `Refused` (not_found)."""
+        folder = self.folder(run)
+        request = read(folder / "launch" / "request.json")
+        plan = _plan(folder)
+        if request is not None:
+            state, message = self._launched(folder, request)
+        else:
+            state, message = self._by_hand(folder)
+        done, planned = _progress(folder, plan)
+        ended = read(folder / "launch" / "exit.json") or {}
+        launch = request or {}
+        return {
+            "id": run,
+            "launched": request is not None,
+            "state": state,
+            "message": message,
+            "created_at": launch.get("created_at") or _time(folder / "plan.json"),
+            "ended_at": ended.get("ended_at"),
+            "profile": launch.get("profile"),
+            "preset": (launch.get("request") or {}).get("preset"),
+            "benchmarks": sorted({case["benchmark"] for case in plan["cases"]}) if plan else launch["benchmarks"],
+            "expected_s": plan["totals"]["expected_s"] if plan else (launch.get("expected") or {}).get("expected_s"),
+            "repetitions": {"done": done, "planned": planned},
+            "counts": self._count(folder, state in ACTIVE),
+            "report": plan is not None,
+        }
+
+    def config(self, run: str) -> str | None:
+        """Return the campaign of a launched run as YAML, None for one that was started by hand."""
+        folder = self.folder(run)
+        try:
+            with open_beneath(self.settings.results, folder.name, "launch", "config.yaml") as file:
+                return file.read().decode()
+        except FileNotFoundError:
+            return None
+
+    def log(self, run: str) -> str:
+        """Return the end of what Snakemake said."""
+        return tail(self.folder(run) / "launch" / "snakemake.log")
+
+    def report(self, run: str) -> bytes:
+        """Return the report as one self-contained page, made now from what is recorded unless the run has ended.
+
+        Raises `Problem` (409) when there is nothing to report yet.
+        """
+        folder = self.folder(run)
+        if not (folder / "plan.json").is_file():
+            raise Problem(409, "nothing is planned yet, so there is no report; try again in some seconds")
+        if self.show(run)["state"] in {"ended", "failed"} and (folder / "report" / "index.html").is_file():
+            root, parts = self.settings.results, (folder.name, "report", "index.html")
+        else:
+            shadow = self._partial(folder)
+            root, parts = shadow.parent, (shadow.name, "report", "index.html")
+        try:
+            with open_beneath(root, *parts) as file:
+                return file.read()
+        except FileNotFoundError:
+            raise Problem(409, "the report could not be made; `aifbench report` on the results says why") from None
+
+    def _partial(self, folder: Path) -> Path:
+        """Make a report beside the run's own files, which Snakemake may be writing; return its folder."""
+        shadow = private_folder(private_folder(self.settings.state / "client" / "reports") / folder.name)
+        for name in ("plan.json", "batches", "specs"):
+            link = shadow / name
+            if not link.is_symlink() and (folder / name).exists():
+                link.symlink_to((folder / name).absolute())
+        mark, signature = shadow / "signature", repr(_signature(folder))
+        with self._building:
+            if not mark.exists() or mark.read_text() != signature:
+                subprocess.run(
+                    [sys.executable, "-m", "aifbench", "report", str(shadow)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=REPORT_S,
+                    check=False,
+                )
+                mark.write_text(signature)
+        return shadow
+
+    def _launched(self, folder: Path, request: dict[str, Any]) -> tuple[State, str]:
+        """Return the state of a launched run and a line about it."""
+        launch = folder / "launch"
+        ended, cancelled = read(launch / "exit.json"), (launch / "cancel.json").exists()
+        if ended is not None:
+            return self._ended(folder, ended["code"], cancelled)
+        keeper = read(launch / "keeper.json")
+        lives = [alive(keeper), alive(read(launch / "process.json"))]
+        if True in lives or None in lives:
+            state: State = "cancelling" if cancelled else "running" if _has_begun(folder) else "queued"
+            return state, _last_line(launch / "snakemake.log")
+        ended = read(launch / "exit.json")  # it may have ended between two looks
+        if ended is not None:
+            return self._ended(folder, ended["code"], cancelled)
+        return _without_end(folder, request, keeper is not None, cancelled)
+
+    def _ended(self, folder: Path, code: int | None, cancelled: bool) -> tuple[State, str]:
+        said = _last_line(folder / "launch" / "snakemake.log")
+        if code == 0:
+            return "ended", said
+        if cancelled:
+            return "cancelled", said
+        counts = self._count(folder, active=False)
+        whole = counts is not None and counts["missing"] == 0
+        if code is not None and code < 0:
+            said = f"ended by signal {-code}; its jobs may still be in the queue: cancel removes them"
+        return ("ended" if whole else "failed"), said
+
+    def _by_hand(self, folder: Path) -> tuple[State, str]:
+        if any(_owner_lives(path) for path in folder.glob("batches/*/owner.lock")):
+            return "running", "started by hand"
+        if (folder / "gate.txt").is_file():
+            return "ended", "started by hand"
+        counts = self._count(folder, active=False)
+        return ("ended" if counts and counts["missing"] == 0 else "incomplete"), "started by hand"
+
+    def _count(self, folder: Path, active: bool) -> dict[str, int] | None:
+        """Return the number of cases by state; None while nothing is planned. Counted again only after a change."""
+        signature = _signature(folder)
+        with self._lock:
+            known = self._counts.get(folder.name)
+        recent = known is not None and active and time.monotonic() - known[0] < COUNT_AGAIN_S
+        if known is not None and (recent or known[1] == signature):
+            return known[2]
+        try:
+            counts = collect(folder).counts()
+        except (FileNotFoundError, ValueError):  # ValueError: a file that is being written
+            counts = None
+        with self._lock:
+            self._counts[folder.name] = time.monotonic(), signature, counts
+        return counts
+
+
+def _without_end(folder: Path, request: dict[str, Any], started: bool, cancelled: bool) -> tuple[State, str]:
+    """Return the state of a run of which no process lives and whose end nobody wrote down."""
+    if cancelled:
+        return "cancelled", ""
+    if not started:
+        checking = alive(request["by"]) is not False
+        return ("queued", "is being checked") if checking else ("failed", "never started: the service ended before")
+    if (folder / "gate.txt").is_file():
+        return "ended", _last_line(folder / "launch" / "snakemake.log")
+    return "failed", "its process was killed, or the machine went down"
+
+
+def tail(path: Path) -> str:
+    """Return the last lines of a text, without terminal codes; empty when it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    lines = text.splitlines()[1 if size > TAIL_BYTES else 0 :]
+    return "\n".join("".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in tail(log).splitlines() if line.strip() and not line.startswith(CHATTER)]
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "plan.json").is_file() or (folder / "launch" / "request.json").is_file()
+
+
+def _plan(folder: Path) -> dict[str, Any] | None:
+    try:
+        plan: dict[str, Any] = orjson.loads((folder / "plan.json").read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    return plan
+
+
+def _has_begun(folder: Path) -> bool:
+    """Return whether a batch has begun: its job is not waiting any more."""
+    return next(folder.glob("batches/*/batch.json"), None) is not None
+
+
+def _progress(folder: Path, plan: dict[str, Any] | None) -> tuple[int, int | None]:
+    """Return the recorded and the planned repetitions (the fewest that the plan asks for)."""
+    done = 0
+    for path in folder.glob("batches/*/cases.jsonl"):
+        done += path.read_bytes().count(b"\n")
+    return done, sum(case["repetitions"]["min"] for case in plan["cases"]) if plan else None
+
+
+def _signature(folder: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when a record of the run changes."""
+    paths = [folder / "plan.json", *folder.glob("batches/*/cases.jsonl"), *folder.glob("batches/*/batch.json")]
+    found = []
+    for path in sorted(paths):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            continue
+        found.append((path.parent.name, facts.st_size, facts.st_mtime_ns))
+    return found
+
+
+def _owner_lives(lock: Path) -> bool:
+    """Return whether the process that holds a batch lives on this host."""
+    try:
+        owner = orjson.loads(lock.read_bytes())
+        stat = Path(f"/proc/{owner['pid']}/stat").read_text()
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return bool(os.uname().nodename == owner["host"] and stat.rsplit(")", 1)[1].split()[19] == owner["started"])
+
+
+def _time(path: Path) -> str | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except FileNotFoundError:
+        return None
