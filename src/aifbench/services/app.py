@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from aifbench.services.guard import Guard, needs
 from aifbench.services.problems import Problem, Refused
@@ -148,7 +148,8 @@ _PAGES = {path.name: path for path in WEB.iterdir() if path.suffix in TYPES}
 async def _static(name: str) -> Response:
     if name not in _PAGES:
         raise Problem(404, "no such page")
-    return FileResponse(_PAGES[name], headers={"content-type": TYPES[_PAGES[name].suffix]})
+    content = await anyio.to_thread.run_sync(_PAGES[name].read_bytes)
+    return Response(content, headers={"content-type": TYPES[_PAGES[name].suffix]})
 
 
 class _Families(Collector):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from aifbench.services.problems import Problem
 from aifbench.services.settings import Limits
 from aifbench.services.tokens import SCOPES, Tokens
 
-HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z")
 """Names under which a tunnel or the loopback is opened. Another name is that of a page that rebinds its own."""
 SAFE = frozenset({"GET", "HEAD"})
 METHODS = SAFE | {"POST", "PUT", "DELETE"}
@@ -118,10 +119,10 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         method = scope["method"]
-        host = headers.get("host", "")
+        host = headers.get("host", "").lower()
         granted = self._granted(headers)
         scope["aifbench.scopes"] = granted
-        if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
+        if not _HOST.match(host):
             raise Problem(400, "open it as localhost: the Host of the request is another one")
         if method not in METHODS:
             raise Problem(405, "this method is not used here", {"allow": ", ".join(sorted(METHODS))})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -25,7 +26,8 @@ def is_id(text: str) -> bool:
 def open_beneath(root: Path, *parts: str) -> BinaryIO:
     """Open a file for reading, part by part below `root`; no part may be a link, `..`, empty or hold a `/`.
 
-    Raises FileNotFoundError for every part that is not there or not allowed, so that a refusal tells nothing.
+    Raises FileNotFoundError for every part that is not there or not allowed, and for what is no
+    regular file, so that a refusal tells nothing.
     """
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -40,6 +42,8 @@ def open_beneath(root: Path, *parts: str) -> BinaryIO:
                 raise FileNotFoundError(part) from error
             os.close(folder)
             folder = found
+        if not stat.S_ISREG(os.fstat(folder).st_mode):
+            raise FileNotFoundError(parts[-1])
         file = os.fdopen(folder, "rb")
     except BaseException:
         os.close(folder)

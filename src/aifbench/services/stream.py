@@ -20,7 +20,8 @@ from aifbench.services.problems import Problem
 HEARTBEAT_S = 15.0
 HEARTBEAT = b":\n\n"
 CAPACITY = 1024
-"""Frames that a reader may lag behind before it loses the oldest."""
+CAPACITY_BYTES = 4 << 20
+"""Frames, and their bytes, that a reader may lag behind before it loses the oldest."""
 
 Wants = Callable[[str], bool]
 
@@ -34,11 +35,12 @@ def frame(data: bytes, event: str = "", id: str = "") -> bytes:
 class Hub:
     """One source of events for many readers. All methods belong to the event loop; none of them waits."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self._capacity, self._capacity_bytes = capacity, capacity_bytes
         self._epoch = secrets.token_hex(4)
         self._number = 0
-        self._recent: deque[tuple[int, str, bytes]] = deque(maxlen=capacity)
+        self._recent: deque[tuple[int, str, bytes]] = deque()
+        self._recent_bytes = 0
         self._streams: set[EventStream] = set()
         self._beat: asyncio.TimerHandle | None = None
 
@@ -53,6 +55,9 @@ class Hub:
         self._number += 1
         encoded = frame(data, event, id or f"{self._epoch}-{self._number}")
         self._recent.append((self._number, topic, encoded))
+        self._recent_bytes += len(encoded)
+        while len(self._recent) > self._capacity or self._recent_bytes > self._capacity_bytes:
+            self._recent_bytes -= len(self._recent.popleft()[2])
         for stream in self._streams:
             if stream.wants is None or stream.wants(topic):
                 stream.push(encoded)
@@ -65,7 +70,7 @@ class Hub:
         It listens from this moment on, so a replay that is read afterwards and given to `stream.first` misses nothing.
         A `last_id` that this hub no longer knows gives an event `gap`.
         """
-        stream = EventStream(self, wants, self._capacity)
+        stream = EventStream(self, wants, self._capacity, self._capacity_bytes)
         stream.first = [*first, *self._since(last_id, wants)]
         self._streams.add(stream)
         if self._beat is None:
@@ -100,21 +105,24 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: Hub, wants: Wants | None, capacity: int) -> None:
+    def __init__(self, hub: Hub, wants: Wants | None, capacity: int, capacity_bytes: int) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.hub, self.wants = hub, wants
         self.first: list[bytes] = []
-        self._waiting: deque[bytes] = deque(maxlen=capacity)
-        self._missed = 0
+        self._capacity, self._capacity_bytes = capacity, capacity_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = self._missed = 0
         self._ended = False
         self._wake = asyncio.Event()
 
     def push(self, encoded: bytes) -> None:
         """Queue one frame; the oldest goes when the reader is too slow."""
-        if len(self._waiting) == self._waiting.maxlen:
-            self._missed += 1
         self._waiting.append(encoded)
+        self._waiting_bytes += len(encoded)
+        while len(self._waiting) > self._capacity or self._waiting_bytes > self._capacity_bytes:
+            self._waiting_bytes -= len(self._waiting.popleft())
+            self._missed += 1
         self._wake.set()
 
     def end(self) -> None:
@@ -141,7 +149,7 @@ class EventStream(Response):
                 if self._waiting:
                     missed = [frame(b'{"missed":%d}' % self._missed, "missed")] if self._missed else []
                     data = b"".join([*missed, *self._waiting])
-                    self._missed = 0
+                    self._waiting_bytes = self._missed = 0
                     self._waiting.clear()
                     await self._send(data, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})

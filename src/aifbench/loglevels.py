@@ -1,0 +1,82 @@
+"""Which statements are written: rules with a level and an end. The log service and the jobs decide by the same code.
+
+The service keeps its configurations in `<results>/.services/log-configs.json`, where jobs find them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import orjson
+
+FILE = Path(".services") / "log-configs.json"
+"""Where the configurations are, below the folder of all results."""
+MATCHED = ("run", "benchmark", "batch", "service")
+"""Fields of a statement that a configuration can choose by."""
+
+Fields = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One configuration: statements of `level` and above are written until `expires` (Unix seconds).
+
+    `match` maps fields to patterns such as `ollama-*`; no pattern for a field takes any value, also none.
+    """
+
+    name: str
+    level: int
+    expires: float
+    match: Mapping[str, str]
+
+    def covers(self, fields: Fields) -> bool:
+        """Return whether a statement with these fields is one of those that this rule is about."""
+        return all(fnmatchcase(fields.get(field) or "", pattern) for field, pattern in self.match.items())
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What the rules say about statements with certain fields: `level` (None: nothing is on) until `until`.
+
+    `known`: some rule is about them, be it over or not. `name` is the rule that decides.
+    """
+
+    level: int | None
+    until: float
+    known: bool
+    name: str | None = None
+
+
+def threshold(rules: Iterable[Rule], fields: Fields, now: float) -> Threshold:
+    """Return what holds at `now` (Unix seconds): of all valid rules that cover the fields the most verbose one."""
+    covering = [rule for rule in rules if rule.covers(fields)]
+    valid = [rule for rule in covering if now < rule.expires]
+    if not valid:
+        return Threshold(None, math.inf, bool(covering), covering[-1].name if covering else None)
+    best = min(valid, key=lambda rule: (rule.level, -rule.expires))
+    return Threshold(best.level, min(rule.expires for rule in valid), True, best.name)
+
+
+def read_rules(file: Path) -> list[Rule]:
+    """Return the rules that the service has written; none when it never did. Raises ValueError for a broken file."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return []
+    try:
+        return [
+            Rule(
+                str(entry["name"]),
+                int(entry["logLevel"]),
+                0.0 if entry["ended"] else datetime.fromisoformat(entry["expires_at"]).timestamp(),
+                dict(entry["match"]),
+            )
+            for entry in orjson.loads(data)["configs"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: {error!r}") from error

@@ -1,0 +1,146 @@
+"""The files that statements are written to: whole lines, in parts, under a hard quota; and reading them backwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from aifbench.services.settings import private_folder
+
+NAME = "statements.jsonl"
+BLOCK = 1 << 20
+
+
+class LogFiles:
+    """`<folder>/statements.jsonl` and its older parts `.1`, `.2`, …: together never more than `quota` bytes.
+
+    When a part is full the oldest goes; `aged_out` counts its statements. One writer at a time.
+    """
+
+    def __init__(self, folder: Path, quota: int, parts: int = 8) -> None:
+        self._path, self._parts, self._part_bytes = folder / NAME, parts, quota // parts
+        self.aged_out = 0
+        private_folder(folder)
+        self._open()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(path.stat().st_size for path in self.parts())
+
+    def parts(self) -> list[Path]:
+        """Return the parts that are there, newest first."""
+        older = [self._path.with_name(f"{NAME}.{number}") for number in range(1, self._parts)]
+        return [path for path in (self._path, *older) if path.exists()]
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines, all or none. Raises OSError when they cannot be kept, such as on a full disk."""
+        if self._size and self._size + len(lines) > self._part_bytes:
+            self._rotate()
+        if len(lines) > self._part_bytes:
+            raise OSError("more than a part of the log may hold")
+        written = 0
+        try:
+            while written < len(lines):
+                written += os.write(self._file, lines[written:] if written else lines)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(lines)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._file).st_size
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":  # a writer was killed within a line
+            self._size += os.write(self._file, b"\n")
+
+    def _rotate(self) -> None:
+        os.close(self._file)
+        oldest = self._path.with_name(f"{NAME}.{self._parts - 1}")
+        if oldest.exists():
+            self.aged_out += sum(block.count(b"\n") for block in _blocks(oldest))
+        for number in range(self._parts - 2, -1, -1):
+            path = self._path.with_name(f"{NAME}.{number}") if number else self._path
+            if path.exists():
+                path.replace(self._path.with_name(f"{NAME}.{number + 1}"))
+        self._open()
+
+    def newest_first(self) -> Iterator[bytes]:
+        """Yield the lines of all parts, newest first."""
+        for path in self.parts():
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:  # aged out meanwhile
+                continue
+            with file:
+                yield from backwards(file)
+
+
+def backwards(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the whole lines of a file, last first; a last line without an end is left out."""
+    position = file.seek(0, os.SEEK_END)
+    rest: bytes | None = None
+    while position > 0:
+        start = max(0, position - BLOCK)
+        file.seek(start)
+        block = file.read(position - start)
+        position = start
+        if rest is None:
+            end = block.rfind(b"\n")
+            if end < 0:
+                continue
+            block = block[:end]
+        lines = (block + (rest or b"")).split(b"\n")
+        rest = lines[0]
+        yield from reversed(lines[1:])
+    if rest:
+        yield rest
+
+
+def search(
+    lines: Iterable[bytes],
+    parse: Callable[[bytes], dict[str, Any] | None],
+    wanted: Callable[[dict[str, Any]], bool],
+    most: int,
+    most_bytes: int,
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return at most `most` records that are wanted, in the order of `lines`, and whether older ones may be left.
+
+    Reads at most `most_bytes`. `parse` gives None for a line that is no record.
+    """
+    found: list[dict[str, Any]] = []
+    read = 0
+    for line in lines:
+        read += len(line)
+        if read > most_bytes:
+            return found, True
+        record = parse(line)
+        if record is not None and wanted(record):
+            if len(found) == most:
+                return found, True
+            found.append(record)
+    return found, False
+
+
+def own_record(line: bytes) -> dict[str, Any] | None:
+    """Return a line of these files as a record, or None when it is none (a writer was killed within it)."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("t"), str) else None
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
