@@ -56,10 +56,10 @@ class OwnerLock:
             return
         except orjson.JSONDecodeError:
             owner = {"pid": None, "host": None}
-        same_host, job = owner.get("host") == socket.gethostname(), owner.get("slurm_job")
-        if same_host and _identity(owner["pid"])["started"] == owner["started"] and owner["started"] is not None:
+        lives, job = lives_here(owner), owner.get("slurm_job")
+        if lives:
             raise Locked(f"process {owner['pid']} on this host is running it", job)
-        if not same_host and owner.get("host"):
+        if lives is None and owner.get("host"):
             if not job:
                 raise Locked(f"host {owner['host']} owns it; if its process is gone, delete {self._path}")
             try:
@@ -80,6 +80,14 @@ class OwnerLock:
         if self._held:
             self._path.unlink(missing_ok=True)
             self._held = False
+
+
+def lives_here(owner: dict[str, Any]) -> bool | None:
+    """Return whether the process that a lock names lives; None when it is one of another host."""
+    if owner.get("host") != socket.gethostname():
+        return None
+    pid, started = owner.get("pid"), owner.get("started")
+    return isinstance(pid, int) and started is not None and _identity(pid)["started"] == started
 
 
 def _identity(pid: int) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""Files below a root that others write: opened part by part, never through a link, and followed by size.
+
+Shared file systems send no notifications, and names and contents are not trusted: a name must look like one of ours, a
+file must be a regular one, and what is read of it is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LARGEST_FILE = 32 << 20
+"""Bytes that are read of one whole file at most."""
+LONGEST_LINE = 1 << 20
+CHUNK = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
+_PRINT = 64
+"""Bytes before the place that was read last, kept to notice a file that was written anew in place."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What changes when a file is written, without opening it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Root:
+    """The folder below which everything is read. It may itself be reached through links; nothing below it may."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def folder(self, *parts: str) -> Iterator[int]:
+        """Open a folder below the root and give its descriptor. Raises OSError when there is none, or a link in it."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        found = os.open(self.path, flags)
+        try:
+            for part in parts:
+                if not is_name(part):
+                    raise FileNotFoundError(part)
+                deeper = os.open(part, flags | os.O_NOFOLLOW, dir_fd=found)
+                os.close(found)
+                found = deeper
+            yield found
+        finally:
+            os.close(found)
+
+    def folders(self, *parts: str) -> tuple[list[str], int]:
+        """Return the names of the folders in a folder, sorted, and how many other names were passed over."""
+        names, strange = [], 0
+        try:
+            with self.folder(*parts) as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    if not is_name(entry.name):
+                        strange += not entry.name.startswith(".")
+                    elif entry.is_dir(follow_symlinks=False):
+                        names.append(entry.name)
+                    else:
+                        strange += entry.is_symlink()
+        except OSError:
+            return [], strange
+        return sorted(names), strange
+
+
+def is_name(text: str) -> bool:
+    """Return whether a name can be one of ours: letters, digits, dots, dashes; no path, no control character."""
+    return _NAME.match(text) is not None
+
+
+def signature(folder: int, name: str) -> Signature | None:
+    """Return the signature of a regular file in an open folder, None when there is none."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Signature(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def open_file(folder: int, name: str) -> int | None:
+    """Open a regular file in an open folder and return its descriptor, None when there is none. Never waits."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        return None
+    return file
+
+
+def read_file(folder: int, name: str, most: int = LARGEST_FILE) -> bytes | None:
+    """Return the content of a regular file in an open folder, None when there is none or it is larger than `most`."""
+    file = open_file(folder, name)
+    if file is None:
+        return None
+    with os.fdopen(file, "rb") as opened:
+        data = opened.read(most + 1)
+    return data if len(data) <= most else None
+
+
+class Tail:
+    """Follows a file that grows line by line.
+
+    `read` gives each complete line once, in order, also where the file was replaced, cut or written anew: then it is
+    read from its beginning again, and `restarts` grows. A torn last line waits for its end. A line that is longer than
+    `LONGEST_LINE` is passed over and counted in `dropped`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.offset = 0
+        self.restarts = 0
+        self.dropped = 0
+        self._file: tuple[int, int] | None = None
+        self._seen: tuple[int, int] | None = None
+        self._print = b""
+        self._skipping = False
+
+    def read(self, folder: int) -> list[bytes]:
+        """Return the lines that are new since the last call; none when the file is not there."""
+        found = signature(folder, self.name)
+        if found is None:
+            return []
+        if self._file == (found.device, found.inode) and self._seen == (found.size, found.mtime_ns):
+            return []
+        file = open_file(folder, self.name)
+        if file is None:
+            return []
+        try:
+            opened = os.fstat(file)
+            self._place(file, opened)
+            self._seen = (opened.st_size, opened.st_mtime_ns)
+            return self._lines(file)
+        except OSError:  # stale handle of a network file system: the next call looks again
+            self._seen = None
+            return []
+        finally:
+            os.close(file)
+
+    def start_near_end(self, folder: int, most: int) -> None:
+        """Begin at the first whole line of the last `most` bytes instead of at the beginning."""
+        file = open_file(folder, self.name)
+        if file is None:
+            return
+        try:
+            opened = os.fstat(file)
+            if opened.st_size <= most:
+                return
+            begin = opened.st_size - most
+            end_of_line = os.pread(file, most, begin).find(b"\n")
+            self._file = (opened.st_dev, opened.st_ino)
+            self.offset = begin + end_of_line + 1 if end_of_line >= 0 else opened.st_size
+            self._remember(file)
+        finally:
+            os.close(file)
+
+    def _place(self, file: int, opened: os.stat_result) -> None:
+        """Go back to the beginning if this is not the file, or not the content, that was read so far."""
+        same = self._file == (opened.st_dev, opened.st_ino) and opened.st_size >= self.offset
+        if same and os.pread(file, len(self._print), self.offset - len(self._print)) == self._print:
+            return
+        self.restarts += self._file is not None
+        self._file = (opened.st_dev, opened.st_ino)
+        self.offset, self._print, self._skipping = 0, b"", False
+
+    def _lines(self, file: int) -> list[bytes]:
+        lines: list[bytes] = []
+        while chunk := os.pread(file, CHUNK, self.offset):
+            end = chunk.rfind(b"\n") + 1
+            if end == 0 and len(chunk) < LONGEST_LINE:
+                break  # the end of this line is not written yet
+            if end == 0:
+                self.dropped += not self._skipping
+                self._skipping = True
+                self.offset += len(chunk)
+                continue
+            found = chunk[: end - 1].split(b"\n")
+            if self._skipping:
+                found, self._skipping = found[1:], False
+            lines += found
+            self.offset += end
+        self._remember(file)
+        return lines
+
+    def _remember(self, file: int) -> None:
+        begin = max(0, self.offset - _PRINT)
+        self._print = os.pread(file, self.offset - begin, begin)

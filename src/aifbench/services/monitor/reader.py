@@ -1,0 +1,451 @@
+"""Follows all batches of all campaigns below the results folder, and holds what the monitor shows.
+
+All state comes from files, and is rebuilt from them at each start; nothing is ever written. Sizes of the files of live
+jobs are looked at on each `poll`, the folders every ten seconds. One thread polls at a time; what others read is under
+a lock, or is a finished whole that does not change any more (`rows`, the samples of ended jobs).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from aifbench.runner.lock import lives_here
+from aifbench.services.monitor.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
+from aifbench.services.monitor.jobs import LOG, Job, bands
+from aifbench.services.monitor.series import Grouping, Sample, Series
+from aifbench.services.monitor.slurm import LIVE, Queue
+
+LIST_EVERY_S = 10.0
+OWNER_EVERY_S = 5.0
+ALIVE_S = 15 * 60.0
+"""A campaign in which nothing runs and nothing happened for longer than this is not at work any more."""
+KEPT = 8
+"""Ended jobs whose samples stay in memory after somebody looked at them."""
+LOG_BYTES = 64 << 10
+LOG_LINES = 500
+LOCK_S = 5.0
+MOST_AT_ONCE = 120
+"""Samples of one job that one poll sends; where there are more, readers are told to ask for them."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell readers: `topic` is `jobs`, or `job:<id>` for what only readers of that job want."""
+
+    topic: str
+    name: str
+    data: bytes
+
+
+@dataclass
+class _Campaign:
+    plan: Signature | None = None
+    seen_at: float = 0.0
+    """Wall time of the last thing that happened in it, as its files tell."""
+    folder: tuple[int, int] | None = None
+
+
+class Reader:
+    """The state of all jobs. `monotonic` and `wall` are clocks in seconds."""
+
+    def __init__(
+        self,
+        results: Path,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._root = Root(results)
+        self._monotonic, self._wall = monotonic, wall
+        self._lock = threading.Lock()
+        self.queue = Queue()
+        self.wants_slurm = False
+        """Some job's state would be told by Slurm: somebody is to call `queue.ask`, in another thread."""
+        self._answers = 0
+        self.jobs: dict[str, Job] = {}
+        self.rows: list[dict[str, Any]] = []
+        """The row of each job, newest first. Replaced as a whole by each poll: safe to read without the lock."""
+        self.passed_over = 0
+        self.polls = 0
+        self.poll_s = 0.0
+        self.polled_at = 0.0
+        self._campaigns: dict[str, _Campaign] = {}
+        self._listed = -math.inf
+        self._checked: dict[str, float] = {}
+        self._ended: OrderedDict[str, Series] = OrderedDict()
+        self._sent: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the state. Raises TimeoutError when a poll holds it for long: the file system hangs then."""
+        if not self._lock.acquire(timeout=LOCK_S):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # -- polling ------------------------------------------------------------------------------------------------------
+
+    def poll(self) -> list[Event]:
+        """Look at the files once; return what is new, in the order of time."""
+        began = self._monotonic()
+        with self._held():
+            events: list[Event] = []
+            if began - self._listed >= LIST_EVERY_S:
+                self._list(began)
+                self._listed = began
+            self._take_queue()
+            for job in list(self.jobs.values()):
+                if job.is_followed(began):
+                    events += self._follow(job, began)
+                elif job.series.last is not None:
+                    self._keep(job.id, job.series)
+                    job.series = Series()
+            if self.polls == 0:
+                events = []  # nobody has asked yet, and those who will get all of it as the answer
+            events += self._rows(began)
+            self.polls += 1
+            self.poll_s = self._monotonic() - began
+            self.polled_at = self._wall()
+        return events
+
+    def _list(self, now: float) -> None:
+        """Find campaigns and batches that are new, have changed, or are gone."""
+        names, self.passed_over = self._root.folders()
+        found: set[str] = set()
+        for name in names:
+            batches, strange = self._root.folders(name, "batches")
+            self.passed_over += strange
+            known = self._campaigns.setdefault(name, _Campaign())
+            with contextlib.suppress(OSError):
+                self._take_plan(name, known)
+            for batch in batches:
+                job = self._job(name, batch)
+                found.add(job.id)
+                if not job.is_live():
+                    self._look(job, now)
+            found |= {job.id for job in self.jobs.values() if job.campaign == name and job.planned and not job.record}
+        for gone in self.jobs.keys() - found:
+            self._campaigns[self.jobs.pop(gone).campaign].plan = None  # it may still be in the plan
+            self._ended.pop(gone, None)
+        for name in self._campaigns.keys() - set(names):
+            del self._campaigns[name]
+
+    def _job(self, campaign: str, batch: str) -> Job:
+        fresh = Job(campaign, batch)
+        return self.jobs.setdefault(fresh.id, fresh)
+
+    def _take_plan(self, name: str, known: _Campaign) -> None:
+        with self._root.folder(name) as folder:
+            here = os.fstat(folder)
+            if known.folder != (here.st_dev, here.st_ino):
+                known.folder, known.plan = (here.st_dev, here.st_ino), None
+            plan = signature(folder, "plan.json")
+            if plan is None or plan == known.plan:
+                return
+            data = read_file(folder, "plan.json")
+        known.plan = plan
+        known.seen_at = max(known.seen_at, plan.mtime_ns / 1e9)
+        with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            found = orjson.loads(data or b"")
+            slurm = found["system"].get("slurm") is not None
+            fewest = {case["case"]: case["repetitions"]["min"] for case in found["cases"]}
+            planned = set()
+            for entry in found["batches"]:
+                if not is_name(entry["batch"]):
+                    continue
+                job = self._job(name, entry["batch"])
+                job.take_plan(entry, sum(fewest.get(case, 0) for case in entry["cases"]), slurm)
+                planned.add(job.id)
+            for job in self.jobs.values():
+                job.planned = job.planned and (job.campaign != name or job.id in planned)
+
+    def _look(self, job: Job, now: float) -> bool:
+        """Read batch.json if it has changed; return whether it had."""
+        try:
+            with self._root.folder(job.campaign, "batches", job.batch) as folder:
+                return self._take_record(job, folder, now)
+        except OSError:
+            return False
+
+    def _take_record(self, job: Job, folder: int, now: float) -> bool:
+        found = signature(folder, "batch.json")
+        if found is None or found == job.record:
+            return False
+        data = read_file(folder, "batch.json")
+        was_live, first = job.is_live(), job.record is None
+        if data is None or not job.take_record(data, now):
+            return False
+        job.record = found
+        if first:  # the service has just started: how long ago things happened is told by the files' times
+            age = max(0.0, self._wall() - found.mtime_ns / 1e9)
+            job.seen_progress = now - age
+            job.ended_seen = None if job.is_live() else now - age
+        self._campaigns[job.campaign].seen_at = max(self._campaigns[job.campaign].seen_at, found.mtime_ns / 1e9)
+        if was_live or not first:
+            self._ended.pop(job.id, None)
+        return True
+
+    def _follow(self, job: Job, now: float) -> list[Event]:
+        """Read what is new of a live job."""
+        topic = f"job:{job.id}"
+        events: list[Event] = []
+        try:
+            with self._root.folder(job.campaign, "batches", job.batch) as folder:
+                self._check_owner(job, folder, now)
+                if not job.log_started:
+                    job.log.start_near_end(folder, LOG_BYTES)
+                job.log_started = True
+                samples = self._new_samples(job, folder, now)
+                if len(samples) > MOST_AT_ONCE:
+                    events.append(Event(topic, "behind", orjson.dumps({"id": job.id})))
+                else:
+                    events += [Event(topic, "sample", sample_event(job, *found)) for found in samples]
+                lines = [line for line in map(log_line, job.log.read(folder)) if line is not None]
+                self._take_record(job, folder, now)
+        except OSError:
+            return events
+        if lines:
+            data = {"id": job.id, "lines": lines[-LOG_LINES:], "next": job.log.offset}
+            events.append(Event(topic, "log", orjson.dumps(data)))
+        return events
+
+    def _new_samples(self, job: Job, folder: int, now: float) -> list[tuple[Sample, dict[str, float]]]:
+        first = job.seen_sample is None
+        try:
+            live = os.open("live", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except OSError:
+            return []
+        try:
+            before = job.seen_progress
+            found = job.take_rows(job.samples.read(live), now)
+            if found and first:
+                self._date(job, live, before, now)
+            return found
+        finally:
+            os.close(live)
+
+    def _date(self, job: Job, live: int, before: float | None, now: float) -> None:
+        """After a start: take the age of the last sample and of the last progress from the file, not from now."""
+        written = signature(live, job.samples.name)
+        last = job.series.last
+        if written is None or last is None:
+            return
+        age = max(0.0, self._wall() - written.mtime_ns / 1e9)
+        job.seen_sample = now - age
+        since = last.step.get("since_s") if last.step is not None else None
+        begun = now - age - (last.t_s - since) if isinstance(since, int | float) else None
+        job.seen_progress = max(
+            (moment for moment in (before, begun) if moment is not None and moment <= now), default=now - age
+        )
+
+    def _check_owner(self, job: Job, folder: int, now: float) -> None:
+        if now - self._checked.get(job.id, -math.inf) < OWNER_EVERY_S:
+            return
+        self._checked[job.id] = now
+        job.lost = job.owner_unknown = None
+        content = read_file(folder, "owner.lock", 1 << 16)
+        if content is None:
+            job.lost = "its runner is gone: it has left no owner.lock and no end in batch.json"
+            return
+        try:
+            owner = orjson.loads(content)
+            lives = lives_here(owner)
+        except (orjson.JSONDecodeError, AttributeError):
+            job.owner_unknown = "owner.lock cannot be read"
+            return
+        if lives is None:
+            told = self.queue.job(str(owner.get("slurm_job"))) if owner.get("slurm_job") else None
+            if told is not None and told["state"] in LIVE:
+                return
+            if owner.get("slurm_job") and self.queue.answered:
+                how = "does not know it any more" if told is None else f"says {told['state']}"
+                job.lost = f"its Slurm job {owner.get('slurm_job')} is gone: Slurm {how}"[:200]
+                return
+            job.owner_unknown = "its runner is on another host, and cannot be checked from here"
+        elif not lives:
+            job.lost = f"its runner (process {owner.get('pid')} on this host) is gone without a word"
+
+    def _take_queue(self) -> None:
+        """Give the jobs what Slurm has said since the last poll, and find out whether it is to be asked."""
+        self.wants_slurm = shutil.which("squeue") is not None and any(
+            (job.is_live() and job.slurm_job()) or (job.slurm and job.status is None) for job in self.jobs.values()
+        )
+        if self.queue.answers == self._answers:
+            return
+        self._answers = self.queue.answers
+        for job in self.jobs.values():
+            number = job.slurm_job() if job.status is not None else None
+            job.queue = self.queue.job(number) if number else self.queue.waiting(job.batch) if job.slurm else None
+            job.changed = job.changed or number is not None
+
+    def _rows(self, now: float) -> list[Event]:
+        """Make the row of each job, and the event of those that have changed."""
+        alive = self._alive()
+        rows, changed = [], []
+        for job in self.jobs.values():
+            if job.changed or job.is_live() or job.status is None:
+                job.make_row(now, job.campaign in alive)
+            rows.append(job.row)
+            before = self._sent.get(job.id)
+            if before is not job.row:
+                fresh = job.row if before is None else {k: v for k, v in job.row.items() if v != before.get(k)}
+                self._sent[job.id] = job.row
+                if fresh:
+                    changed.append({"id": job.id, **fresh})
+        gone = list(self._sent.keys() - self.jobs.keys())
+        for each in gone:
+            del self._sent[each]
+        rows.sort(key=lambda row: (row["started_at"] or "", row["batch"]), reverse=True)
+        self.rows = rows
+        if not changed and not gone:
+            return []
+        return [Event("jobs", "jobs", orjson.dumps({"jobs": changed, "gone": gone}))]
+
+    def _alive(self) -> set[str]:
+        """Return the campaigns that are at work: a batch runs, or something happened a short time ago."""
+        alive = {job.campaign for job in self.jobs.values() if job.is_live() and job.lost is None}
+        now = self._wall()
+        return alive | {name for name, known in self._campaigns.items() if now - known.seen_at < ALIVE_S}
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    def listed(self, state: str, most: int) -> list[dict[str, Any]]:
+        """Return the rows of the jobs that are `active`, have `ended`, or `all`; `most` of the last two."""
+        rows = self.rows
+        active = [row for row in rows if row["active"]]
+        ended = [row for row in rows if not row["active"] and row["state"] != "not-started"]
+        ended.sort(key=lambda row: row["ended_at"] or row["started_at"] or "", reverse=True)
+        waiting = [row for row in rows if row["state"] == "not-started"]
+        return {"active": active, "ended": ended[:most], "all": [*active, *ended[:most], *waiting[:most]]}[state]
+
+    def detail(self, id: str) -> dict[str, Any] | None:
+        """Return all that is known of a job but its samples: the row, phases as bands, facts. None: no such job."""
+        with self._held():
+            job = self.jobs.get(id)
+            if job is None:
+                return None
+            facts = job.invocation.get("facts")
+            return {
+                **job.row,
+                "phases": bands(job.phases),
+                "sampler": facts.get("sampler") if isinstance(facts, dict) else None,
+                "samples_dropped": job.samples.dropped,
+                "log_dropped": job.log.dropped,
+            }
+
+    def samples(self, id: str, since_s: float, step_s: float) -> dict[str, Any] | None:
+        """Return the samples of a job's last invocation as columns (see `Series.columns`). None: no such job."""
+        with self._held():
+            job = self.jobs.get(id)
+            if job is None:
+                return None
+            index = job.invocation.get("index")
+            head = {"id": id, "invocation": job.invocations or None, "started_at": job.row["started_at"]}
+            if job.is_live() or job.shown_sample() is not None:
+                return {**head, "count": job.series.samples, **job.series.columns(since_s, step_s)}
+            series = self._ended.get(id)
+            where = (job.campaign, "batches", job.batch)
+        if series is None:
+            series = Series()
+            with contextlib.suppress(OSError), self._root.folder(*where) as folder:
+                for sample in stored_samples(folder, index):
+                    series.add(sample)
+            with self._held():
+                self._keep(id, series)
+        return {**head, "count": series.samples, **series.columns(since_s, step_s)}
+
+    def _keep(self, id: str, series: Series) -> None:
+        self._ended[id] = series
+        self._ended.move_to_end(id)
+        while len(self._ended) > KEPT:
+            self._ended.popitem(last=False)
+
+    def log(self, id: str, since: int | None) -> dict[str, Any] | None:
+        """Return lines of a job's log from byte `since` on, or its end, and where to go on. None: no such job.
+
+        `restarted` tells that the file is shorter than `since`, or holds no line there: then the end of it is given.
+        """
+        with self._held():
+            job = self.jobs.get(id)
+            if job is None:
+                return None
+            campaign, batch = job.campaign, job.batch
+        try:
+            with self._root.folder(campaign, "batches", batch) as folder:
+                data, begin, restarted = _log_bytes(folder, since)
+        except OSError:
+            data, begin, restarted = b"", 0, since is not None and since > 0
+        end = data.rfind(b"\n") + 1
+        found = [line for line in map(log_line, data[:end].splitlines()) if line is not None]
+        return {"id": id, "lines": found, "next": begin + end, "restarted": restarted}
+
+
+def sample_event(job: Job, sample: Sample, values: dict[str, float]) -> bytes:
+    """Return what readers of a job get of one sample: the time, the values of its series, records and the step."""
+    told = {"id": job.id, "invocation": job.invocations, "t": round(sample.t_s, 3), "values": values}
+    return orjson.dumps({**told, "records": sample.records, "step": sample.step})
+
+
+def log_line(data: bytes) -> dict[str, Any] | None:
+    """Return one statement of a log as `{t, level, case, msg}`, None when it is none."""
+    try:
+        found = orjson.loads(data)
+        level = found["level"] if found["level"] in {0, 1, 2} else 2
+        case = found.get("case")
+        told = {"t": str(found["t"])[:40], "level": level, "case": None if case is None else str(case)[:64]}
+        return {**told, "msg": str(found["msg"])[:4096]}
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def stored_samples(folder: int, invocation: Any) -> list[Sample]:
+    """Return the samples of one invocation from `resources.parquet` in an open folder; none where it cannot be read."""
+    from aifbench.records.arrow import pa, read_parquet
+
+    file = open_file(folder, "resources.parquet")
+    if file is None:
+        return []
+    with os.fdopen(file, "rb") as opened:
+        try:
+            table = read_parquet(opened)
+            rows = table.filter(pa.compute.equal(table["invocation"], invocation)).to_pylist()
+        except (pa.ArrowException, KeyError, TypeError, OSError):
+            return []
+    grouping = Grouping()
+    samples: list[Sample] = []
+    for row in rows:
+        gpu = row.get("gpu")
+        with contextlib.suppress(orjson.JSONDecodeError):
+            row["gpu"] = orjson.loads(gpu) if isinstance(gpu, str) else None
+        samples += grouping.add(row)
+    return samples
+
+
+def _log_bytes(folder: int, since: int | None) -> tuple[bytes, int, bool]:
+    """Return a piece of the log, where it begins, and whether that is not where it was asked for."""
+    file = open_file(folder, LOG)
+    if file is None:
+        return b"", 0, since is not None and since > 0
+    try:
+        size = os.fstat(file).st_size
+        if since is not None and (since == 0 or (since <= size and os.pread(file, 1, since - 1) == b"\n")):
+            return os.pread(file, CHUNK, since), since, False
+        begin = max(0, size - LOG_BYTES)
+        data = os.pread(file, LOG_BYTES, begin)
+        cut = data.find(b"\n") + 1 if begin else 0
+        return data[cut:], begin + cut, since is not None
+    finally:
+        os.close(file)

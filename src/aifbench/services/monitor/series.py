@@ -1,0 +1,272 @@
+"""Samples of one invocation over time, in bounded memory: the last ones as they are, all of them in fewer buckets.
+
+Pure: rows of `live/resources.jsonl` go in, columns for a chart come out. A value that was not measured is absent.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+RECENT = 900
+"""Samples that are kept as they are: a quarter of an hour at one per second."""
+BUCKETS = 720
+"""Buckets of the whole time; when they are full, two become one and each is twice as long."""
+FIRST_BUCKET_S = 5.0
+RECORDS_WINDOW_S = 10.0
+MOST_SERIES = 128
+NODE = "node"
+UNITS = {
+    "cpu": "cores",
+    "memory": "bytes",
+    "read": "bytes/s",
+    "write": "bytes/s",
+    "available": "bytes",
+    "records": "1/s",
+    "gpu": "ratio",
+    "gpu_memory": "bytes",
+    "gpu_power": "W",
+}
+"""Quantities of a chart and their units. A series is named `<quantity>/<role>`."""
+_GPU = {"gpu": "utilization", "gpu_memory": "memory_bytes", "gpu_power": "power_w"}
+
+
+@dataclass
+class Sample:
+    """All rows of one moment. `t_s` is since the start of the invocation."""
+
+    invocation: int
+    t_s: float
+    roles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    records: int | None = None
+    step: dict[str, Any] | None = None
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """The node's row, empty when there is none."""
+        return self.roles.get(NODE, {})
+
+    @property
+    def gpus(self) -> list[dict[str, Any]]:
+        """The rows of the GPUs."""
+        found = self.node.get("gpu")
+        return [gpu for gpu in found if isinstance(gpu, dict)] if isinstance(found, list) else []
+
+    def jobs(self, column: str) -> float | None:
+        """Return the sum of a column over the roles of the batch; None when a role does not tell."""
+        values = [number(row.get(column)) for role, row in self.roles.items() if role != NODE]
+        known = [value for value in values if value is not None]
+        return sum(known) if known and len(known) == len(values) else None
+
+
+class Grouping:
+    """Puts the rows of one moment together: a sample is complete with the node's row, the last of its write."""
+
+    def __init__(self) -> None:
+        self._open: Sample | None = None
+
+    def add(self, row: Any) -> Iterable[Sample]:
+        """Take one row and return the samples that it completes; a row that is not one of a sample gives none."""
+        if not isinstance(row, Mapping):
+            return []
+        invocation, t_s, role = row.get("invocation"), number(row.get("t_s")), row.get("role")
+        if not isinstance(invocation, int) or t_s is None or not isinstance(role, str) or len(role) > 64:
+            return []
+        done = []
+        if self._open is not None and (self._open.invocation, self._open.t_s) != (invocation, t_s):
+            done.append(self._open)
+            self._open = None
+        if self._open is None:
+            self._open = Sample(invocation, t_s)
+        records = number(row.get("records"))
+        self._open.roles[role] = dict(row)
+        self._open.records = None if records is None else int(records)
+        if role == NODE:
+            self._open.step = row["step"] if isinstance(row.get("step"), dict) else None
+            done.append(self._open)
+            self._open = None
+        return done
+
+
+@dataclass
+class _Bucket:
+    """Some samples in one: the time of the last, and smallest, largest, sum and number of each series."""
+
+    number: int
+    t_s: float
+    low: array[float]
+    high: array[float]
+    total: array[float]
+    count: array[float]
+
+
+class Series:
+    """The lines of one invocation."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+        self.samples = 0
+        self.last: Sample | None = None
+        self._recent: deque[tuple[float, array[float]]] = deque(maxlen=RECENT)
+        self._buckets: list[_Bucket] = []
+        self._bucket_s = FIRST_BUCKET_S
+        self._records: deque[tuple[float, int]] = deque()
+
+    def add(self, sample: Sample) -> dict[str, float] | None:
+        """Take one sample and return its values by series; None, and no change, when it is not later than the last."""
+        if self.last is not None and sample.t_s <= self.last.t_s:
+            return None
+        values = self._values(sample)
+        for name in values:
+            if len(self.names) < MOST_SERIES:
+                self.names.setdefault(name, len(self.names))
+        row = array("d", [values.get(name, math.nan) for name in self.names])
+        self._recent.append((sample.t_s, row))
+        self._bucket(sample.t_s, row)
+        self.last = sample
+        self.samples += 1
+        return {name: _short(value) for name, value in values.items()}
+
+    def columns(self, since_s: float, step_s: float) -> dict[str, Any]:
+        """Return `{t: [], series: [{name, quantity, role, unit, values, low, high}]}` of the samples after `since_s`.
+
+        Values are means over each row's time, `low` and `high` its extremes; all are null where nothing was measured.
+        Rows are single samples, or buckets where only those are left, or of `step_s` at least when that is above 0.
+        """
+        begin = self._recent[0][0] if self._recent else math.inf
+        old = [
+            replace(bucket, t_s=min(bucket.t_s, begin - 0.001))  # the last of them reaches into the recent ones
+            for bucket in self._buckets
+            if bucket.number * self._bucket_s < begin and bucket.t_s > since_s
+        ]
+        rows = [*old, *(_single(t_s, row) for t_s, row in self._recent if t_s > since_s)]
+        if step_s > 0:
+            rows = _merged(rows, step_s)
+        series = []
+        for name, place in self.names.items():
+            quantity, _, role = name.partition("/")
+            counts = [row.count[place] if place < len(row.count) else 0.0 for row in rows]
+            if not any(counts):
+                continue
+            known = [(row, count) for row, count in zip(rows, counts, strict=True)]
+            series.append(
+                {
+                    "name": name,
+                    "quantity": quantity,
+                    "role": role,
+                    "unit": UNITS[quantity],
+                    "values": [_short(row.total[place] / count) if count else None for row, count in known],
+                    "low": [_short(row.low[place]) if count else None for row, count in known],
+                    "high": [_short(row.high[place]) if count else None for row, count in known],
+                }
+            )
+        return {"t": [round(row.t_s, 3) for row in rows], "series": series}
+
+    def rate(self) -> float | None:
+        """Return the records per second over the last ten seconds; None while less than that was seen."""
+        if len(self._records) < 2:
+            return None
+        (before_s, before), (now_s, now) = self._records[0], self._records[-1]
+        return (now - before) / (now_s - before_s) if now >= before and now_s > before_s else None
+
+    def _values(self, sample: Sample) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for role, row in sample.roles.items():
+            _put(values, f"cpu/{role}", row.get("cpu_cores"))
+            if role == NODE:
+                _put(values, f"available/{role}", row.get("memory_available_bytes"))
+                continue
+            _put(values, f"memory/{role}", row.get("rss_bytes"))
+            for quantity in ("read", "write"):
+                _put(values, f"{quantity}/{role}", self._growth(sample, role, f"{quantity}_bytes"))
+        for gpu in sample.gpus:
+            for quantity, column in _GPU.items():
+                _put(values, f"{quantity}/GPU {gpu.get('index')}", gpu.get(column))
+        if sample.records is not None:
+            if self._records and sample.records < self._records[-1][1]:
+                self._records.clear()
+            self._records.append((sample.t_s, sample.records))
+            while len(self._records) > 2 and self._records[1][0] <= sample.t_s - RECORDS_WINDOW_S:
+                self._records.popleft()
+            _put(values, "records/workload", self.rate())
+        return values
+
+    def _growth(self, sample: Sample, role: str, column: str) -> float | None:
+        """Return how much a total of a role grew per second since the last sample."""
+        if self.last is None:
+            return None
+        now = number(sample.roles[role].get(column))
+        before = number(self.last.roles.get(role, {}).get(column))
+        if now is None or before is None or now < before:
+            return None
+        return (now - before) / (sample.t_s - self.last.t_s)
+
+    def _bucket(self, t_s: float, row: array[float]) -> None:
+        place = int(t_s // self._bucket_s)
+        single = _single(t_s, row, place)
+        if self._buckets and self._buckets[-1].number == place:
+            self._buckets[-1] = _joined(self._buckets[-1], single)
+            return
+        self._buckets.append(single)
+        if len(self._buckets) > BUCKETS:
+            self._bucket_s *= 2
+            self._buckets = _merged(self._buckets, self._bucket_s)
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number as it is, anything else as None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def _put(values: dict[str, float], name: str, value: Any) -> None:
+    known = number(value)
+    if known is not None:
+        values[name] = float(known)
+
+
+def _single(t_s: float, row: array[float], place: int = 0) -> _Bucket:
+    known = array("d", [0.0 if math.isnan(value) else 1.0 for value in row])
+    return _Bucket(place, t_s, row, row, array("d", [0.0 if math.isnan(value) else value for value in row]), known)
+
+
+def _joined(one: _Bucket, other: _Bucket) -> _Bucket:
+    width = max(len(one.total), len(other.total))
+    parts = [(_at(one, i), _at(other, i)) for i in range(width)]
+    return _Bucket(
+        one.number,
+        other.t_s,
+        array("d", [min(a[0], b[0]) if a[3] and b[3] else (a if a[3] else b)[0] for a, b in parts]),
+        array("d", [max(a[1], b[1]) if a[3] and b[3] else (a if a[3] else b)[1] for a, b in parts]),
+        array("d", [a[2] + b[2] for a, b in parts]),
+        array("d", [a[3] + b[3] for a, b in parts]),
+    )
+
+
+def _at(bucket: _Bucket, i: int) -> tuple[float, float, float, float]:
+    if i >= len(bucket.total):
+        return (math.nan, math.nan, 0.0, 0.0)
+    return (bucket.low[i], bucket.high[i], bucket.total[i], bucket.count[i])
+
+
+def _merged(buckets: list[_Bucket], width_s: float) -> list[_Bucket]:
+    """Join neighbours that lie in the same stretch of `width_s`."""
+    joined: list[_Bucket] = []
+    for bucket in buckets:
+        place = int(bucket.t_s // width_s)
+        one = _Bucket(place, bucket.t_s, bucket.low, bucket.high, bucket.total, bucket.count)
+        if joined and joined[-1].number == place:
+            joined[-1] = _joined(joined[-1], one)
+        else:
+            joined.append(one)
+    return joined
+
+
+def _short(value: float) -> float:
+    """Six digits are more than was measured, and half of what a float takes."""
+    return float(f"{value:.6g}")
