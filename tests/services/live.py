@@ -37,9 +37,9 @@ class Answer:
 class Live:
     """`with Live(folder) as server: server.get("/api/v1/...")`; `folder` gets project, results, state and runtime."""
 
-    def __init__(self, folder, *services, tcp=None, environment=None):
+    def __init__(self, folder, *services, tcp=None, environment=None, project=None):
         self.folder = Path(folder)
-        self.project, self.results = self.folder / "project", self.folder / "project" / "results"
+        self.project, self.results = project or self.folder / "project", self.folder / "results"
         self.state, self.runtime = self.folder / "state" / "aifbench", self.folder / "run" / "aifbench"
         self.socket = self.runtime / "serve.sock"
         self.services, self.tcp, self.environment = services, tcp, environment or {}
@@ -47,6 +47,7 @@ class Live:
 
     def __enter__(self):
         self.results.mkdir(parents=True, exist_ok=True)
+        self.project.mkdir(parents=True, exist_ok=True)
         self.start()
         return self
 
@@ -55,7 +56,8 @@ class Live:
 
     def start(self):
         """Start and wait until it answers."""
-        command = [sys.executable, "-m", "aifbench", "serve", *self.services, "--project", str(self.project)]
+        command = [sys.executable, "-m", "aifbench", "serve", *self.services]
+        command += ["--project", str(self.project), "--results", str(self.results)]
         command += [] if self.tcp is None else ["--tcp", str(self.tcp)]
         environment = {
             **os.environ,

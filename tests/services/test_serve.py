@@ -10,7 +10,7 @@ from tests.services.live import Live
 
 @pytest.fixture
 def server(tmp_path):
-    with Live(tmp_path) as live:
+    with Live(tmp_path, "log") as live:
         yield live
 
 
@@ -21,4 +21,4 @@ def test_socket_folder_and_tokens_are_the_owners_alone(server):
     for scope in ("launch", "read", "ingest"):
         assert stat.S_IMODE(os.stat(server.state / f"token-{scope}").st_mode) == 0o600
         assert len(server.token(scope)) == 43
-    assert server.get("/api/v1/services").json() == {"services": ["client", "monitor", "log"]}
+    assert server.get("/api/v1/services").json() == {"services": ["log"]}

@@ -51,17 +51,21 @@ def make_services(settings: Settings, names: Iterable[str]) -> list[Service]:
     return found
 
 
+@asynccontextmanager
+async def running(services: Sequence[Service]) -> AsyncIterator[None]:
+    """Start the services, and stop in the opposite order those that have started."""
+    async with AsyncExitStack() as stack:
+        for service in services:
+            await service.start()
+            stack.push_async_callback(service.stop)
+        yield
+
+
 def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens | None = None) -> FastAPI:
-    """Return the application. Raises ValueError when a route does not say which scope it needs."""
+    """Return the application. Raises ValueError when a route does not say which scope it needs.
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for service in services:
-                await service.start()
-                stack.push_async_callback(service.stop)
-            yield
-
+    The services live as long as its lifespan; a server that runs them itself (`running`) leaves the lifespan out.
+    """
     app = FastAPI(
         title="aifbench",
         version=version("aifbench"),
@@ -69,7 +73,7 @@ def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens |
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=lifespan,
+        lifespan=lambda _app: running(services),
         redirect_slashes=False,
     )
     app.state.settings = settings

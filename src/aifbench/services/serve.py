@@ -25,7 +25,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aifbench.campaign.errors import ConfigError
-from aifbench.services.app import create_app, make_services
+from aifbench.services.app import create_app, make_services, running
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens
 
@@ -182,7 +182,7 @@ async def _run(settings: Settings, names: Sequence[str], tokens: Tokens, listene
         app,
         http=OwnPeersOnly,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         use_colors=False,
@@ -209,7 +209,8 @@ async def _run(settings: Settings, names: Sequence[str], tokens: Tokens, listene
     loop.add_signal_handler(signal.SIGTERM, end)
     loop.add_signal_handler(signal.SIGINT, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    await server.serve(sockets=[listener])
+    async with running(services):
+        await server.serve(sockets=[listener])
 
 
 class _OneLine(logging.Formatter):
