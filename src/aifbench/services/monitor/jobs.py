@@ -44,6 +44,8 @@ class Job:
     batch: str
     id: str = ""
     benchmark: str | None = None
+    here: bool = False
+    """It has a folder."""
     planned: bool = False
     """It is in the plan of its campaign."""
     expected_s: float | None = None

@@ -1,7 +1,8 @@
 """Follows all batches of all campaigns below the results folder, and holds what the monitor shows.
 
 All state comes from files, and is rebuilt from them at each start; nothing is ever written. Sizes of the files of live
-jobs are looked at on each `poll`, the folders every ten seconds. One thread polls at a time; what others read is under
+jobs are looked at on each `poll`, and times of the folders in which something is going on; all is listed when one of
+these has changed, and every ten seconds. One thread polls at a time; what others read is under
 a lock, or is a finished whole that does not change any more (`rows`, the samples of ended jobs).
 """
 
@@ -81,7 +82,9 @@ class Reader:
         self.poll_s = 0.0
         self.polled_at = 0.0
         self._campaigns: dict[str, _Campaign] = {}
+        self._at_work: set[str] = set()
         self._listed = -math.inf
+        self._watched: list[int] = []
         self._checked: dict[str, float] = {}
         self._ended: OrderedDict[str, Series] = OrderedDict()
         self._sent: dict[str, dict[str, Any]] = {}
@@ -103,11 +106,14 @@ class Reader:
         began = self._monotonic()
         with self._held():
             events: list[Event] = []
-            if began - self._listed >= LIST_EVERY_S:
+            watched = self._watch()
+            if began - self._listed >= LIST_EVERY_S or watched != self._watched:
                 self._list(began)
-                self._listed = began
+                self._listed, self._watched = began, watched
             self._take_queue()
             for job in list(self.jobs.values()):
+                if job.status is None and job.here and job.campaign in self._at_work:
+                    self._look(job, began)
                 if job.is_followed(began):
                     events += self._follow(job, began)
                 elif job.series.last is not None:
@@ -121,6 +127,15 @@ class Reader:
             self.polled_at = self._wall()
         return events
 
+    def _watch(self) -> list[int]:
+        """Return when the folders changed in which new ones may appear: the root, and the campaigns at work."""
+        self._at_work = self._alive()
+        times = []
+        for parts in ((), *((name, *more) for name in sorted(self._at_work) for more in ((), ("batches",)))):
+            with contextlib.suppress(OSError), self._root.folder(*parts) as folder:
+                times.append(os.fstat(folder).st_mtime_ns)
+        return times
+
     def _list(self, now: float) -> None:
         """Find campaigns and batches that are new, have changed, or are gone."""
         names, self.passed_over = self._root.folders()
@@ -133,6 +148,7 @@ class Reader:
                 self._take_plan(name, known)
             for batch in batches:
                 job = self._job(name, batch)
+                job.here = True
                 found.add(job.id)
                 if not job.is_live():
                     self._look(job, now)
@@ -151,7 +167,7 @@ class Reader:
         with self._root.folder(name) as folder:
             here = os.fstat(folder)
             if known.folder != (here.st_dev, here.st_ino):
-                known.folder, known.plan = (here.st_dev, here.st_ino), None
+                known.folder, known.plan, known.seen_at = (here.st_dev, here.st_ino), None, here.st_mtime
             plan = signature(folder, "plan.json")
             if plan is None or plan == known.plan:
                 return
@@ -293,7 +309,7 @@ class Reader:
 
     def _rows(self, now: float) -> list[Event]:
         """Make the row of each job, and the event of those that have changed."""
-        alive = self._alive()
+        alive = self._at_work = self._alive()
         rows, changed = [], []
         for job in self.jobs.values():
             if job.changed or job.is_live() or job.status is None:
