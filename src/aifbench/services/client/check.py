@@ -98,7 +98,7 @@ class Checker:
     def profiles(self) -> dict[str, tuple[dict[str, Any], System]]:
         """Return the system of each profile (`profiles/<name>` with `config/systems/<name>.yaml`)."""
         found = {}
-        for folder in sorted((self.settings.project / "profiles").iterdir()):
+        for folder in sorted((self.settings.project / "profiles").glob("*")):
             path = self.settings.project / "config" / "systems" / f"{folder.name}.yaml"
             if (folder / "config.yaml").is_file() and path.is_file():
                 raw = read_mapping(path)

@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from aifbench.benchmark import benchmarks
+from aifbench.campaign.params import Params
 from aifbench.campaign.schema import suite_model
 from aifbench.campaign.system import System
+from aifbench.campaign.units import format_size, parse_size
+from aifbench.retrieval.params import KNOWN, SYNTHETIC
 from aifbench.services.client.check import MOST_CASES, Checker
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.reasons import CODES
@@ -35,6 +38,8 @@ def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
                 "outputs": list(benchmark.headline),
                 "has_server": benchmark.has_server,
                 "setup": sorted(benchmark.params.setup_names()),
+                "defaults": _defaults(benchmark.params),
+                "suggestions": _suggestions(checker, name),
             }
             for name, benchmark in benchmarks().items()
         ],
@@ -70,6 +75,28 @@ def request_schema() -> dict[str, Any]:
 def suite_schema(benchmark: str) -> dict[str, Any]:
     """Return the JSON Schema of a suite of a benchmark, as editors have it. Raises KeyError for another name."""
     return TypeAdapter(suite_model(benchmarks()[benchmark])).json_schema()
+
+
+def _defaults(params: type[Params]) -> dict[str, Any]:
+    """Return the defaults that a form can show: numbers and words; sizes with their unit."""
+    found = {}
+    for name, field in params.model_fields.items():
+        value = field.get_default()
+        if any(getattr(mark, "func", None) is parse_size for mark in field.metadata) and isinstance(value, int):
+            value = format_size(value)
+        if isinstance(value, str | int | float) and value != "":
+            found[name] = value
+    return found
+
+
+def _suggestions(checker: Checker, benchmark: str) -> dict[str, list[str]]:
+    """Return words that a free text of a form may be, besides others."""
+    if benchmark == "retrieval":
+        return {"dataset": [*KNOWN, SYNTHETIC], "index": ["Flat", "IVF256,Flat", "IVF1024,Flat", "HNSW16", "HNSW32"]}
+    if benchmark == "inference":
+        folder = checker.settings.project / "config" / "prompts"
+        return {"prompt": sorted(path.stem for path in folder.glob("*.txt"))}
+    return {}
 
 
 def _takes(checker: Checker, preset: str, profile: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -19,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.responses import Response
 
 from aifbench.benchmark import benchmarks
+from aifbench.campaign.errors import ConfigError
 from aifbench.services.client.check import Checker
 from aifbench.services.client.launch import Launcher, LaunchLimits, new_id
 from aifbench.services.client.menu import menu, request_schema, suite_schema
@@ -105,12 +107,21 @@ class ClientService(Service):
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._launches = anyio.CapacityLimiter(8)
         self._tickets: dict[str, tuple[str, float]] = {}
+        self._warming: asyncio.Task[None]
         self._routes()
 
     async def start(self) -> None:
-        """Make the checkout the working folder, as `snakemake` has it, and load what checks need."""
+        """Make the checkout the working folder, as `snakemake` has it, and begin to load what checks need."""
         os.chdir(self.settings.project)
-        await run_sync(menu, self.checker, self.limits)
+        self._warming = asyncio.create_task(run_sync(self._warm))
+
+    async def stop(self) -> None:
+        """Wait for what `start` began."""
+        await self._warming
+
+    def _warm(self) -> None:
+        with contextlib.suppress(Refused, ConfigError):  # the menu itself says it to whom it asks
+            menu(self.checker, self.limits)
 
     def not_ready(self) -> str | None:
         """Say when the checkout lacks what a launch needs."""
@@ -136,7 +147,10 @@ class ClientService(Service):
         @router.get("/menu", dependencies=read)
         async def get_menu() -> dict[str, Any]:
             """What can be launched: benchmarks, presets with their expected time, profiles, limits, codes."""
-            return await run_sync(menu, self.checker, self.limits)
+            try:
+                return await run_sync(menu, self.checker, self.limits)
+            except ConfigError as error:
+                raise Problem(409, str(error)) from None
 
         @router.get("/menu/{benchmark}/schema", dependencies=read, responses=_answers("unknown_benchmark"))
         async def get_schema(benchmark: Id) -> dict[str, Any]:

@@ -51,15 +51,23 @@ class SlurmClient:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._partitions: tuple[float, list[Partition]] | None = None
+        self._partitions: tuple[float, list[Partition] | Refused] | None = None
 
     def partitions(self) -> list[Partition]:
-        """Return the partitions, at most 30 s old. Raises `Refused` (slurm_unreachable)."""
+        """Return the partitions, at most 30 s old. Raises `Refused` (slurm_unreachable), also for up to 30 s."""
         with self._lock:
             if self._partitions is None or time.monotonic() - self._partitions[0] > FRESH_S:
-                text = _ask("sinfo", "--noheader", "--format", "%P|%a|%D|%c|%m|%G|%l")
-                self._partitions = time.monotonic(), parse_partitions(text)
-            return self._partitions[1]
+                try:
+                    found: list[Partition] | Refused = parse_partitions(
+                        _ask("sinfo", "--noheader", "--format", "%P|%a|%D|%c|%m|%G|%l")
+                    )
+                except Refused as refused:
+                    found = refused
+                self._partitions = time.monotonic(), found
+            known = self._partitions[1]
+        if isinstance(known, Refused):
+            raise refuse(known.code, known.message, hint=known.hint)
+        return known
 
     def check_partition(self, name: str, resources: JobResources) -> None:
         """Refuse a partition that is not there, not up, or too small. Raises `Refused`."""
