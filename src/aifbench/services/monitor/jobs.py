@@ -62,6 +62,8 @@ class Job:
     invocation: dict[str, Any] = field(default_factory=dict)
     invocations: int = 0
     phases: list[list[Any]] = field(default_factory=list)
+    steps: list[list[Any]] = field(default_factory=list)
+    """Phases as the samples told them that are not in its record yet, in the form of `phases`."""
     lost: str | None = None
     owner_unknown: str | None = None
     queue: dict[str, Any] | None = None
@@ -117,6 +119,8 @@ class Job:
             self.done_at_start = self.repetitions_done - _measured_in(last)
         phases = [phase for phase in _list(last.get("phases")) if isinstance(phase, dict)]
         self.phases = [band for phase in phases if (band := _band(phase)) is not None]
+        recorded = max((band[2] for band in self.phases), default=0.0)
+        self.steps = [step for step in self.steps if step[2] > recorded]
         self.invocation = {name: value for name, value in last.items() if name != "phases"}
         self.invocations = len(invocations)
         if self.status != "running":
@@ -136,7 +140,7 @@ class Job:
                 continue
             for sample in self.grouping.add(row):
                 if self.series.last is not None and sample.invocation != self.series.last.invocation:
-                    self.series = Series()
+                    self.series, self.steps = Series(), []
                 values = self.series.add(sample)
                 if values is not None:
                     done.append((sample, values))
@@ -146,8 +150,16 @@ class Job:
         return done
 
     def _notice(self, sample: Sample, now: float) -> None:
-        """Remember when the work last went on: other records, or another step."""
+        """Remember the step, and when the work last went on: other records, or another step."""
         step = sample.step or {}
+        since, phase = number(step.get("since_s")), _text(step.get("phase"))
+        if since is not None and phase is not None:
+            since = round(min(since, sample.t_s), 2)
+            if not self.steps or self.steps[-1][:2] != [phase, since]:
+                if self.steps:
+                    self.steps[-1][2] = max(self.steps[-1][1], since)
+                self.steps.append([phase, since, since, _text(step.get("case"))])
+            self.steps[-1][2] = round(sample.t_s, 2)
         mark = (sample.records, step.get("phase"), step.get("case"), step.get("repetition"))
         if mark != self._mark:
             self._mark, self.seen_progress = mark, now
@@ -284,6 +296,12 @@ class Job:
         told["records"] = _value(records, "worker", "the worker does not count")
         told["records_per_s"] = _value(rate, "worker, last 10 s", "fewer than two counts yet")
         return told
+
+
+def all_bands(job: Job) -> list[list[Any]]:
+    """Return the bands of a job's last run: what its record tells, and then what its samples told."""
+    recorded = max((band[2] for band in job.phases), default=-1.0)
+    return bands([*job.phases, *([name, max(begin, recorded), end, case] for name, begin, end, case in job.steps)])
 
 
 def bands(phases: list[list[Any]], most: int = 400) -> list[list[Any]]:

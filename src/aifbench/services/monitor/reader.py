@@ -24,7 +24,7 @@ import orjson
 
 from aifbench.runner.lock import lives_here
 from aifbench.services.monitor.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
-from aifbench.services.monitor.jobs import LOG, Job, bands
+from aifbench.services.monitor.jobs import LOG, Job, all_bands
 from aifbench.services.monitor.series import Grouping, Sample, Series
 from aifbench.services.monitor.slurm import LIVE, Queue
 
@@ -356,7 +356,7 @@ class Reader:
             facts = job.invocation.get("facts")
             return {
                 **job.row,
-                "phases": bands(job.phases),
+                "phases": all_bands(job),
                 "sampler": facts.get("sampler") if isinstance(facts, dict) else None,
                 "samples_dropped": job.samples.dropped,
                 "log_dropped": job.log.dropped,

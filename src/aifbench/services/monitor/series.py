@@ -137,7 +137,7 @@ class Series:
         Values are means over each row's time, `low` and `high` its extremes; all are null where nothing was measured.
         Rows are single samples, or buckets where only those are left, or of `step_s` at least when that is above 0.
         """
-        begin = self._recent[0][0] if self._recent else math.inf
+        begin = self._recent[0][0] if self.samples > len(self._recent) else -math.inf
         old = [
             replace(bucket, t_s=min(bucket.t_s, begin - 0.001))  # the last of them reaches into the recent ones
             for bucket in self._buckets

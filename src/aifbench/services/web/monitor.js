@@ -1,8 +1,298 @@
-// The tab Monitor.
+// The tab Monitor: which job uses how much, and how far it is. `#/monitor` is the table, `#/monitor/<id>` one job.
 
-import { el } from "./common.js";
+import { api, bytes, duration, el, moment, NONE, stream, visible } from "./common.js";
+import { showJob } from "./job.js";
 
-export function mount(root) {
-  root.append(el("h1", {}, "Monitor"));
-  return () => {};
+const SHOWN_ENDED = 25;
+let last = ""; // the job that was open: its link gets the focus when the table is shown again
+
+export function mount(root, rest) {
+  const ending = new AbortController();
+  if (rest) {
+    last = rest;
+    showJob(root, rest, ending.signal);
+  } else {
+    showJobs(root, ending.signal);
+  }
+  return () => ending.abort();
+}
+
+// What each state is called, and its sign.
+const STATES = {
+  pending: ["off", "pending"],
+  running: ["live", "running"],
+  lost: ["bad", "lost"],
+  ok: ["ok", "complete"],
+  partial: ["warn", "partly failed"],
+  "not-started": ["off", "not started"],
+  terminated: ["bad", "terminated"],
+  timeout: ["bad", "time limit"],
+};
+
+export function stateText(row) {
+  return (STATES[row.state] ?? ["bad", row.state.replaceAll("_", " ")])[1];
+}
+
+export function stateMark(row) {
+  const sign = (STATES[row.state] ?? ["bad"])[0];
+  return el("span", { class: `state ${sign}` }, stateText(row));
+}
+
+// Warnings beside the state: no progress, no samples, an owner that cannot be checked.
+export function badges(row) {
+  const found = [];
+  if (row.stalled) found.push(el("span", { class: "badge stalled" }, `stalled: no progress for ${duration(row.no_progress_s)}`));
+  if (row.silent_s !== null) found.push(el("span", { class: "badge" }, `no sample for ${duration(row.silent_s)}`));
+  return found;
+}
+
+// A measured value, or a dash with the reason why there is none.
+export function measured(told, write, missing = NONE) {
+  if (told.value !== null) return write(told.value);
+  return el("span", { class: "none", title: told.reason }, missing, el("span", { class: "sr" }, ` (${told.reason})`));
+}
+
+export const cores = (value) => (value >= 100 ? String(Math.round(value)) : value.toFixed(value >= 10 ? 1 : 2));
+export const count = (value) => Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+export const rate = (value) => (value >= 100 ? count(value) : String(Number(value.toPrecision(3))));
+export const percent = (value) => `${Math.round(value * 100)} %`;
+
+// How far a job is, as text and as a bar.
+export function progress(row) {
+  const part = row.repetitions_all ? Math.min(1, row.repetitions_done / row.repetitions_all) : 0;
+  const bar = el("span", { class: "progress", "aria-hidden": "true" }, el("i"));
+  bar.firstChild.style.width = `${100 * part}%`;
+  const eta = row.eta.value === null ? null : `about ${duration(row.eta.value)} ${row.state === "pending" ? "in all" : "left"}`;
+  return [
+    `${row.cases_done} of ${row.cases_all} cases`, bar,
+    el("small", {}, `${count(row.repetitions_done)} of ${count(row.repetitions_all)} repetitions${eta ? `, ${eta}` : ""}`),
+  ];
+}
+
+const HEAD = ["Job", "State", "Elapsed / limit", "Progress", "CPU cores", "Memory", "GPU", "Records/s"];
+const NUMBERS = new Set(["Elapsed / limit", "CPU cores", "Memory", "GPU", "Records/s"]);
+
+function activeCells(row) {
+  const step = row.step;
+  const queue = row.queue && row.state === "pending" ? `Slurm ${row.queue.state.toLowerCase()}: ${row.queue.reason}` : null;
+  return [
+    jobCell(row),
+    [stateMark(row), ...badges(row),
+      el("small", {}, row.state === "lost" ? visible(row.reason) : step ? phaseText(step.phase) : queue ? visible(queue) : null)],
+    [duration(row.elapsed_s), el("small", {}, "/ ", measured(row.limit, duration, "no limit"))],
+    progress(row),
+    [measured(row.cores, cores), el("small", {}, "of ", measured(row.cores_allocated, count))],
+    [measured(row.memory, bytes), row.memory_peak.value === null ? null
+      : el("small", { title: row.memory_peak.source }, `peak ${bytes(row.memory_peak.value)}, VmHWM`)],
+    [measured(row.gpu, percent, row.active && row.state === "running" ? "not measured" : NONE), row.gpu_memory.value === null ? null
+      : el("small", {}, `${bytes(row.gpu_memory.value)} of ${measuredText(row.gpu_memory_total, bytes)}`)],
+    [measured(row.records_per_s, rate), row.records.value === null ? null : el("small", {}, `${count(row.records.value)} in all`)],
+  ];
+}
+
+const ENDED_HEAD = ["Job", "State", "Ended", "Took", "Cases"];
+
+function endedCells(row) {
+  return [
+    jobCell(row),
+    [stateMark(row), row.reason ? el("small", { class: "why" }, visible(row.reason)) : null],
+    [moment(row.ended_at)],
+    [duration(row.elapsed_s)],
+    [`${row.cases_done} of ${row.cases_all}`],
+  ];
+}
+
+function jobCell(row) {
+  return [el("a", { href: `#/monitor/${row.id}` }, visible(row.batch)), el("small", {}, `campaign ${visible(row.campaign)}`)];
+}
+
+function measuredText(told, write) {
+  return told.value === null ? NONE : write(told.value);
+}
+
+export function phaseText(name) {
+  return visible(name).replaceAll("_", " ");
+}
+
+// A table whose rows are changed in place, so that focus and selection stay.
+class Rows {
+  constructor(label, head, cells) {
+    this.head = head;
+    this.cells = cells;
+    this.known = new Map();
+    this.body = el("tbody", { role: "rowgroup" });
+    this.node = el("table", { class: "jobs", role: "table" },
+      el("caption", { class: "sr" }, label),
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head.map((text) => (
+        el("th", { scope: "col", role: "columnheader", class: NUMBERS.has(text) ? "n" : null }, text))))),
+      this.body);
+  }
+
+  show(rows) {
+    const gone = new Set(this.known.keys());
+    let place = this.body.firstChild;
+    for (const row of rows) {
+      gone.delete(row.id);
+      let entry = this.known.get(row.id);
+      if (!entry) {
+        const cells = this.head.map((text) => (
+          el("td", { role: "cell", "data-label": text, class: NUMBERS.has(text) ? "n" : null })));
+        entry = { tr: el("tr", { role: "row", "data-job": row.id }, cells), cells, row: null };
+        entry.tr.addEventListener("click", (event) => {
+          if (!event.target.closest("a") && !String(getSelection())) location.hash = `#/monitor/${row.id}`;
+        });
+        this.known.set(row.id, entry);
+      }
+      if (entry.tr === place) place = place.nextSibling;
+      else this.body.insertBefore(entry.tr, place);
+      if (entry.row !== row) {
+        entry.row = row;
+        entry.tr.classList.toggle("stalled", row.stalled || row.state === "lost");
+        this.cells(row).forEach((children, index) => this.fill(entry.cells[index], children));
+      }
+    }
+    for (const id of gone) {
+      this.known.get(id).tr.remove();
+      this.known.delete(id);
+    }
+  }
+
+  fill(cell, children) {
+    const fresh = el("td", {}, ...children);
+    const [old, now] = [[...cell.childNodes], [...fresh.childNodes]];
+    if (old.length === now.length && old.every((node, index) => node.isEqualNode(now[index]))) return;
+    cell.replaceChildren(...now);
+  }
+}
+
+// Says in words whether what is shown is live; told to a screen reader only when it changes.
+export function connection() {
+  const node = el("p", { class: "connection", role: "status" }, el("span", { class: "state off" }, "connecting"));
+  let since = null;
+  const show = (sign, text) => {
+    if (node.textContent !== text) node.replaceChildren(el("span", { class: `state ${sign}` }, text));
+  };
+  return {
+    node,
+    on(state, error) {
+      if (state === "live") { since = null; show("live", "live"); }
+      else if (state === "refused") show("bad", `the server refuses: ${error.message}`);
+      else {
+        since ??= new Date().toLocaleTimeString([], { hour12: false });
+        show("bad", `connection lost at ${since}; trying again`);
+      }
+    },
+  };
+}
+
+function showJobs(root, signal) {
+  const rows = new Map();
+  const link = connection();
+  const summary = el("p", { class: "faint" });
+  const said = el("p", { class: "sr", role: "status" });
+  const problem = el("p", { class: "problem", hidden: true });
+  const active = new Rows("Active jobs", HEAD, activeCells);
+  const ended = new Rows("Recently ended jobs", ENDED_HEAD, endedCells);
+  const waiting = new Rows("Planned jobs", ENDED_HEAD.slice(0, 2), (row) => endedCells(row).slice(0, 2));
+  const none = el("p", { class: "empty", hidden: true },
+    "No job is active. Start one in the tab Launch, or with snakemake in a terminal: it appears here by itself.");
+  const noneEnded = el("p", { class: "empty", hidden: true }, "No job has ended yet.");
+  const more = el("p", { class: "help", hidden: true });
+  const planned = el("details", { hidden: true }, el("summary", {}), waiting.node);
+  root.append(
+    el("div", { class: "tools" }, el("h1", {}, "Jobs"), summary, el("span", { class: "push" }, link.node)),
+    said, problem,
+    el("section", { "aria-label": "Active" }, el("h2", {}, "Active"), active.node, none),
+    el("section", { "aria-label": "Recently ended" }, el("h2", {}, "Recently ended"), ended.node, noneEnded, more, planned),
+  );
+  let total = 0;
+  let loading = null;
+  let again = false;
+  let focused = false;
+
+  function draw() {
+    const all = [...rows.values()];
+    const running = all.filter((row) => row.active);
+    const over = all.filter((row) => !row.active && row.state !== "not-started");
+    const idle = all.filter((row) => row.state === "not-started");
+    const order = (row) => (row.state === "pending" ? 1 : 0);
+    running.sort((a, b) => order(a) - order(b) || (b.started_at ?? "").localeCompare(a.started_at ?? "") || a.batch.localeCompare(b.batch));
+    over.sort((a, b) => (b.ended_at ?? b.started_at ?? "").localeCompare(a.ended_at ?? a.started_at ?? ""));
+    active.show(running);
+    ended.show(over.slice(0, SHOWN_ENDED));
+    waiting.show(idle.slice(0, SHOWN_ENDED));
+    active.node.hidden = !running.length;
+    none.hidden = running.length > 0;
+    ended.node.hidden = !over.length;
+    noneEnded.hidden = over.length > 0;
+    more.hidden = total <= all.length;
+    more.textContent = `${count(total)} jobs are known in all; older ones are in the reports of their campaigns.`;
+    planned.hidden = !idle.length;
+    planned.firstChild.textContent = `Planned, and not started: ${idle.length}`;
+    const waitingNow = running.filter((row) => row.state === "pending").length;
+    summary.textContent = `${running.length - waitingNow} running${waitingNow ? `, ${waitingNow} pending` : ""}`;
+    if (!focused && last && rows.has(last)) {
+      focused = true;
+      root.querySelector(`[data-job="${CSS.escape(last)}"] a`)?.focus();
+    }
+  }
+
+  // Only what somebody waits for is said aloud: a job starts, ends, is lost, or stands still.
+  function announce(before, row) {
+    if (before?.state !== row.state) said.textContent = `${row.batch}: ${stateText(row)}`;
+    else if (!before.stalled && row.stalled) said.textContent = `${row.batch}: stalled`;
+  }
+
+  function take(data) {
+    let unknown = false;
+    for (const change of data.jobs) {
+      const before = rows.get(change.id);
+      if (!before && change.batch === undefined) { unknown = true; continue; }
+      const row = { ...before, ...change };
+      rows.set(row.id, row);
+      announce(before, row);
+    }
+    for (const id of data.gone) rows.delete(id);
+    draw();
+    if (unknown) load();
+  }
+
+  async function load() {
+    if (loading) { again = true; return; }
+    loading = api(`jobs?state=all&most=${SHOWN_ENDED}`, { signal });
+    try {
+      const found = await loading;
+      rows.clear();
+      for (const row of found.jobs) rows.set(row.id, row);
+      total = found.total;
+      problem.textContent = found.problem ?? (found.slurm?.problem ? `Slurm does not answer (${visible(found.slurm.problem)}); states come from files only.` : "");
+      problem.hidden = !problem.textContent;
+      draw();
+    } catch (error) {
+      if (!signal.aborted && error.status) { problem.textContent = error.message; problem.hidden = false; }
+    } finally {
+      loading = null;
+      if (again) { again = false; load(); }
+    }
+  }
+
+  let early = []; // what comes before the first answer is applied after it
+  let ready = false;
+  stream("stream", {
+    signal,
+    onState: link.on,
+    onEvent: ({ event, data }) => {
+      if (event === "gap" || event === "missed") load();
+      else if (event === "jobs" && ready) take(data);
+      else if (event === "jobs") early.push(data);
+    },
+  });
+  const timer = setInterval(load, 30000);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  load().then(() => {
+    ready = true;
+    early.forEach(take);
+    early = [];
+    root.dataset.shown = "jobs";
+  });
 }
