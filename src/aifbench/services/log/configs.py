@@ -229,7 +229,9 @@ class Configs:
             config = LogConfig(**entry.model_dump(), source="file", ended=ended)
             kept[entry.name] = config
             if before is None or before.model_dump() != config.model_dump():
-                said.append(f"configuration '{entry.name}' read from the file: {describe(config)}")
+                said.append(
+                    f"configuration '{entry.name}' read from the file: {describe(config)}{' (over)' if ended else ''}"
+                )
         gone = [name for name, config in self.all.items() if config.source == "file" and name not in kept]
         said += [f"configuration '{name}' is no longer in the file" for name in gone]
         if said:
@@ -297,7 +299,7 @@ def describe(config: LogConfig) -> str:
     """Return what a configuration does, in words."""
     about = ", ".join(f"{key} {value}" for key, value in config.match.model_dump(exclude_none=True).items())
     end = config.expires_at.astimezone(UTC).isoformat(timespec="seconds")
-    return f"level {config.logLevel} until {end}{' (over)' if config.ended else ''}, {about or 'everything'}"
+    return f"level {config.logLevel} until {end}, {about or 'everything'}"
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ function configurations(signal, timers) {
   const body = el("tbody");
   const table = el("div", { class: "wide" }, el("table", {},
     el("caption", { class: "sr" }, "Log configurations"),
-    el("thead", {}, el("tr", {}, ...["Name", "Written", "About", "Until", "Left", "From", ""].map((text) =>
+    el("thead", {}, el("tr", {}, ...["Name", "Written", "About", "Until", "Left", "Set by", ""].map((text) =>
       el("th", { scope: "col" }, text || el("span", { class: "sr" }, "Action"))))),
     body));
   const empty = el("p", { class: "empty" },
@@ -54,7 +54,7 @@ function configurations(signal, timers) {
         el("td", {}, visible(about) || "everything"),
         el("td", {}, el("time", { datetime: config.expires_at }, moment(config.expires_at))),
         remaining,
-        el("td", {}, config.source === "file" ? "file" : "here"),
+        el("td", {}, config.source === "file" ? "file" : "REST"),
         el("td", { class: "n" }, config.source === "file" ? null : remove));
     }));
     table.hidden = !found.configs.length;
@@ -157,11 +157,11 @@ function statements(signal, timers, configsChanged) {
   let held = null;
 
   function line(record) {
-    const where = [record.run, record.batch, record.case].filter(Boolean).join(" · ") || record.service || "";
+    const where = [record.run, record.batch].filter(Boolean).join(" · ") || record.service || "";
     return el("li", { class: `level-${record.level}` },
       el("time", { datetime: record.t, title: moment(record.t) }, clock(record.t)),
       el("span", { class: `state ${SIGNS[record.level]}` }, LEVELS[record.level]),
-      el("span", { class: "where" }, visible(where)),
+      el("span", { class: "where", title: record.case ? `case ${visible(record.case)}` : null }, visible(where)),
       el("span", { class: "msg" }, visible(record.msg)));
   }
 
