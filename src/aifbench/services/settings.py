@@ -22,8 +22,8 @@ class Limits:
     batch: int = 1000
     message_bytes: int = 4096
     streams: int = 64
-    requests_per_s: float = 200.0
-    requests_burst: int = 400
+    requests_per_s: float = 500.0
+    requests_burst: int = 1000
     strangers_per_s: float = 20.0
     strangers_burst: int = 100
 

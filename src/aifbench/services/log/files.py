@@ -39,10 +39,10 @@ class LogFiles:
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, all or none. Raises OSError when they cannot be kept, such as on a full disk."""
-        if self._size and self._size + len(lines) > self._part_bytes:
-            self._rotate()
         if len(lines) > self._part_bytes:
             raise OSError("more than a part of the log may hold")
+        if self._size + len(lines) > self._part_bytes:
+            self._rotate()
         written = 0
         try:
             while written < len(lines):
