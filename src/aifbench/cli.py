@@ -180,6 +180,83 @@ def serve(
 
 
 @app.command()
+def menu(
+    *,
+    preset: Annotated[str | None, typer.Option(help="Preset to start from.", show_default=False)] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark, instead of a preset.", show_default=False)] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile on which it runs.", show_default=False)] = None,
+    clients: Annotated[str | None, typer.Option(help="Clients, such as 4 or 1,2,4.", show_default=False)] = None,
+    services: Annotated[str | None, typer.Option(help="Servers per batch.", show_default=False)] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Key of the suite, such as axes.mode=[direct].", show_default=False
+        ),
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="server.device=gpu, server.cores=4, job.partition=cpu …", show_default=False
+        ),
+    ] = None,
+    node_hours: Annotated[float | None, typer.Option(help="Budget; default: 2.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing and launch.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Ask nothing, check, and launch nothing.")] = False,
+    project: Annotated[Path, typer.Option(help="Checkout with workflow, profiles and config.")] = Path(),
+    results: Annotated[Path, typer.Option(help="Folder of all campaigns' results.")] = Path("results"),
+) -> None:
+    """Choose a benchmark, its clients, services and hardware, and launch it. Answers `ok RUN` or `ko` and the reason.
+
+    Exit code 1 for ko. Example: aifbench menu --preset storage-quick --clients 1,2 --yes
+    """
+    from aifbench.services.client.terminal import Terminal, as_request, ko, numbers
+    from aifbench.services.problems import Refused
+
+    given: dict[str, Any] = {"preset": preset, "benchmark": benchmark, "profile": profile, "node_hours": node_hours}
+    try:
+        given |= {"clients": clients and numbers(clients), "services": services and numbers(services)}
+    except ValueError:
+        raise ConfigError("--clients, --services", clients or services, "a number, or several: 1,2,4") from None
+    given |= {"config": nested(setting or []), "resources": nested(resource or [])}
+    given = {key: value for key, value in given.items() if value not in (None, {})}
+    terminal = Terminal(project, results)
+    try:
+        request = as_request(given if yes or check else terminal.ask(given))
+        terminal.check(request)
+        if check or not (yes or terminal.confirm()):
+            return
+        typer.echo(f"ok {terminal.launch(request)}")
+    except Refused as refused:
+        typer.echo(ko(refused), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def runs(
+    run: Annotated[str | None, typer.Argument(help="Id of a run; default: all.", show_default=False)] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Tell its progress until it ends.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End it and its jobs; what is measured stays.")] = False,
+    project: Annotated[Path, typer.Option(help="Checkout with workflow, profiles and config.")] = Path(),
+    results: Annotated[Path, typer.Option(help="Folder of all campaigns' results.")] = Path("results"),
+) -> None:
+    """List runs, show one, or cancel it."""
+    from aifbench.services.client.terminal import Terminal, ko
+    from aifbench.services.problems import Refused
+
+    terminal = Terminal(project, results)
+    try:
+        if run is None:
+            terminal.show_runs()
+            return
+        if cancel:
+            terminal.launcher.cancel(run)
+        terminal.show_run(run, follow or cancel)
+    except Refused as refused:
+        typer.echo(ko(refused), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def gate(
     results: Results,
     out: Annotated[
@@ -396,6 +473,21 @@ def overrides(settings: list[str]) -> dict[str, Any]:
         if not sign or not key:
             raise ConfigError("--set", setting, "needs the form KEY=VALUE")
         found[key] = yaml.safe_load(value)
+    return found
+
+
+def nested(settings: list[str]) -> dict[str, Any]:
+    """Return `a.b=VALUE` texts as nested mappings; values are YAML."""
+    found: dict[str, Any] = {}
+    for key, value in overrides(settings).items():
+        *parts, last = key.split(".")
+        place = found
+        for part in parts:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError("--set", key, f"{part} has a value already")
+            place = inner
+        place[last] = value
     return found
 
 

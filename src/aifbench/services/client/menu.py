@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -121,7 +122,8 @@ def _profile(checker: Checker, name: str, system: System) -> dict[str, Any]:
         "slurm": None,
     }
     if system.slurm is not None:
-        found["slurm"] = {**system.slurm.model_dump(exclude={"account"}), "account": system.slurm.account is not None}
+        account = system.slurm.account or os.environ.get("SBATCH_ACCOUNT")
+        found["slurm"] = {**system.slurm.model_dump(exclude={"account"}), "account": bool(account)}
         try:
             found["slurm"]["partitions"] = [asdict(partition) for partition in checker.slurm.partitions()]
         except Refused as refused:

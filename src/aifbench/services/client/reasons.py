@@ -47,15 +47,15 @@ def refuse(code: str, message: str, *, field: str | None = None, hint: str = "")
 
 def from_config(error: ConfigError, field: str) -> Refused:
     """Return the refusal that a configuration error means; `field` is its key as the request names it."""
-    name = error.key.rpartition(".")[2]
+    name = error.key.rpartition(".")[2].partition("[")[0]
     if name == "account":
         code = "no_allocation"
     elif name == "benchmark":
         code = "unknown_benchmark"
     else:
         code = "over_limit" if error.over_limit else "invalid_config"
-    what = name if error.value is None else f"{shown(error.value)}:"
-    return refuse(code, f"{what} {error.problem}", field=field, hint=ACCOUNT if name == "account" else hint_of(error))
+    what = name if error.value is None else shown(error.value)
+    return refuse(code, f"{what}: {error.problem}", field=field, hint=ACCOUNT if name == "account" else hint_of(error))
 
 
 def hint_of(error: ConfigError) -> str:

@@ -121,8 +121,7 @@ def from_sbatch(text: str, resources: JobResources) -> Refused:
     """Return the refusal that sbatch's words mean."""
     lines = [line for line in text.splitlines() if line.strip()]
     said = lines[-1].strip() if lines else "no reason given"
-    said = re.sub(r"^(sbatch|allocation failure|error|Batch job submission failed)[:\s]*", "", said)
-    said = re.sub(r"^(error|allocation failure)[:\s]*", "", said)
+    said = re.sub(r"^(?:(?:sbatch|error|allocation failure|Batch job submission failed):\s*)+", "", said)
     code = next(code for pattern, code in REFUSALS if re.search(pattern, text, re.IGNORECASE))
     places = {"partition_down": "resources.job.partition", "invalid_config": "resources.job.partition"}
     places |= {"no_allocation": "profile", "over_limit": "resources.job"}

@@ -1,0 +1,174 @@
+"""The menu in the terminal: the same questions, checks and launches as the page, without a running service."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.prompt import Confirm, Prompt
+from rich.table import Column, Table
+
+from aifbench.campaign.plan import duration
+from aifbench.services.client.check import Checked, Checker
+from aifbench.services.client.launch import Launcher, new_id
+from aifbench.services.client.menu import menu
+from aifbench.services.client.request import LaunchRequest, parse_request
+from aifbench.services.client.runs import Runs
+from aifbench.services.client.slurm import SlurmClient
+from aifbench.services.problems import Refused
+from aifbench.services.settings import Settings
+
+MARKS = {"ended": "[green]✓[/]", "failed": "[red]✕[/]", "incomplete": "[yellow]![/]", "cancelled": "–"}
+
+
+class Terminal:
+    """Asks, checks and launches in a terminal."""
+
+    def __init__(self, project: Path, results: Path, console: Console | None = None) -> None:
+        settings = Settings.find(project, results)
+        os.chdir(settings.project)
+        self.console = console or Console()
+        self.checker = Checker(settings, SlurmClient())
+        self.runs = Runs(settings)
+        self.launcher = Launcher(self.checker, self.runs)
+
+    def ask(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Ask for what `given` leaves open and return the request."""
+        shown = menu(self.checker, self.launcher.limits)
+        asked = dict(given)
+        if len(shown["profiles"]) > 1 and "profile" not in asked:
+            names = [profile["name"] for profile in shown["profiles"]]
+            asked["profile"] = Prompt.ask("Where does it run?", choices=names, default="laptop", console=self.console)
+        profile = asked.get("profile", "laptop")
+        if not asked.keys() & {"preset", "benchmark"}:
+            asked["preset"] = self._ask_preset(shown, profile)
+        preset = next((one for one in shown["presets"] if one["id"] == asked.get("preset")), None)
+        suite = preset["suite"] if preset else {}
+        name = preset["benchmark"] if preset else asked.get("benchmark")
+        self._ask_number(asked, "clients", "Clients (a number, or several: 1,2,4)", _first(suite, "clients"))
+        if name == "inference":
+            self._ask_number(asked, "services", "Services (servers per batch)", _first(suite, "servers"))
+            resources = asked.setdefault("resources", {})
+            if "server" not in resources:
+                device = Prompt.ask(
+                    "Each server on", choices=["as-is", "cpu", "gpu"], default="as-is", console=self.console
+                )
+                resources["server"] = {} if device == "as-is" else {"device": device}
+        config = asked.setdefault("config", {})
+        if "repetitions" not in config:
+            answer = Prompt.ask("Repetitions", default=str(suite.get("repetitions", 5)), console=self.console)
+            if answer != str(suite.get("repetitions", 5)):
+                config["repetitions"] = int(answer) if answer.isdecimal() else answer
+        return asked
+
+    def check(self, request: LaunchRequest) -> Checked:
+        """Check a request and show what it would take. Raises `Refused`."""
+        checked = self.checker.cheap(request, new_id(request, datetime.now()))
+        plan = checked.summary(datetime.now().astimezone())
+        self.console.print(
+            f"{plan['cases']} cases, {plan['repetitions']} repetitions in {plan['batches']} job(s): "
+            f"about {duration(plan['expected_s'])} of measuring, "
+            f"{plan['node_hours']:.2g} of {plan['budget_node_hours']:g} node-hours",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return checked
+
+    def confirm(self) -> bool:
+        """Ask whether to launch."""
+        return Confirm.ask("Launch it?", default=True, console=self.console)
+
+    def launch(self, request: LaunchRequest) -> str:
+        """Launch and return the id of the run. Raises `Refused`."""
+        with self.console.status("checking with Snakemake, then starting …"):
+            run: str = self.launcher.launch(request, uuid.uuid4().hex)["run_id"]
+        return run
+
+    def show_runs(self) -> None:
+        """Print all runs."""
+        table = Table("", "state", Column("run", no_wrap=True), "begun", "repetitions", "cases")
+        for run in self.runs.all():
+            counts = run["counts"] or {}
+            progress = run["repetitions"]
+            table.add_row(
+                MARKS.get(run["state"], "[blue]●[/]"),
+                run["state"],
+                run["id"] + ("" if run["launched"] else " (by hand)"),
+                (run["created_at"] or "–")[:16].replace("T", " "),
+                f"{progress['done']}/{progress['planned'] or '–'}",
+                ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "–",
+            )
+        self.console.print(table)
+
+    def show_run(self, run: str, follow: bool) -> dict[str, Any]:
+        """Print one run; with `follow`, its progress until it ends."""
+        found = self.runs.show(run)
+        while follow and found["state"] in {"queued", "running", "cancelling"}:
+            self.console.print(_line(found), highlight=False, soft_wrap=True)
+            time.sleep(5)
+            found = self.runs.show(run)
+        self.console.print(_line(found), highlight=False, soft_wrap=True)
+        self.console.print(
+            str(self.runs.settings.results / run / "report" / "index.html"), highlight=False, soft_wrap=True
+        )
+        return found
+
+    def _ask_preset(self, shown: Mapping[str, Any], profile: str) -> str:
+        table = Table("", "preset", "what it measures", "about")
+        usable = [preset for preset in shown["presets"] if profile in preset["profiles"]]
+        for number, preset in enumerate(usable, 1):
+            takes = preset["profiles"][profile]
+            about = duration(takes["expected_s"]) if takes["status"] == "ok" else escape(takes["reason"]["code"])
+            table.add_row(str(number), preset["id"], preset["text"], about)
+        self.console.print(table)
+        numbers = [str(number) for number in range(1, len(usable) + 1)]
+        answer = Prompt.ask("Which one?", choices=numbers, default=numbers[-1], console=self.console)
+        return str(usable[int(answer) - 1]["id"])
+
+    def _ask_number(self, asked: dict[str, Any], key: str, text: str, default: str) -> None:
+        while key not in asked:
+            answer = Prompt.ask(text, default=default, console=self.console)
+            if answer == default:
+                return
+            try:
+                asked[key] = numbers(answer)
+            except ValueError:
+                self.console.print("[red]numbers, separated by commas[/]")
+
+
+def numbers(text: str) -> int | list[int]:
+    """Return `4` as a number and `1,2,4` as a list. Raises ValueError."""
+    found = [int(part) for part in text.split(",")]
+    return found[0] if len(found) == 1 else found
+
+
+def as_request(content: Mapping[str, Any]) -> LaunchRequest:
+    """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
+    return parse_request(orjson.dumps({key: value for key, value in content.items() if value not in (None, {})}))
+
+
+def ko(refused: Refused) -> str:
+    """Return a refusal as one line."""
+    place = f" {refused.field}" if refused.field else ""
+    hint = f" ({refused.hint})" if refused.hint else ""
+    return " ".join(f"ko {refused.code}{place}: {refused.message}{hint}".split())
+
+
+def _first(suite: Mapping[str, Any], key: str) -> str:
+    value = suite.get("axes", {}).get(key, suite.get(key, 1))
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _line(run: Mapping[str, Any]) -> str:
+    progress, counts = run["repetitions"], run["counts"] or {}
+    cases = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    parts = [f"{run['id']}: {run['state']}", f"{progress['done']}/{progress['planned'] or '–'} repetitions", cases]
+    return " · ".join([part for part in parts if part] + ([escape(run["message"])] if run["message"] else []))

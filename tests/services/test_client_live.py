@@ -1,0 +1,400 @@
+"""The client service over a real socket: ok and ko, launches that are real, and what survives what."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from aifbench.services.client.identity import alive, read
+from aifbench.services.client.launch import LaunchLimits
+from aifbench.services.client.request import LaunchRequest
+from aifbench.services.problems import Refused
+from tests.services.checkout import TINY, change_system, checkout, launcher
+from tests.services.live import Live
+
+POINTS = int(os.environ.get("AIFBENCH_KILLS", "3"))
+"""Times that the service is killed at a random moment; the bar is 50."""
+LONG = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 500}}
+
+
+@pytest.fixture
+def server(tmp_path):
+    checkout(tmp_path / "project")
+    with Live(tmp_path, "client", environment={"SBATCH_ACCOUNT": "p200000"}) as live:
+        yield live
+        end_all(live)
+
+
+def end_all(live):
+    """End what a test has left and see that no process of it stays."""
+    folders = [path.parent for path in live.results.glob("*/launch/request.json")]
+    for folder in folders:
+        if not (folder / "exit.json").exists() and (folder / "keeper.json").exists():
+            (folder / "cancel.json").touch()
+    deadline = time.monotonic() + 60
+    for folder in folders:
+        while running(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not running(folder)
+    assert processes_of(live.folder) - {live.process.pid} == set()
+
+
+def running(folder):
+    return any(alive(read(folder / name)) for name in ("keeper.json", "process.json"))
+
+
+def processes_of(folder):
+    """Return the pids of all processes whose command names something below a folder."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in command:
+            found.add(int(path.parent.name))
+    return found
+
+
+def launch(live, body=TINY, key=None, **more):
+    headers = {"Idempotency-Key": key} if key else {}
+    return live.post("/api/v1/runs", body, headers=headers, timeout=120, **more)
+
+
+def show(live, run):
+    answer = live.get(f"/api/v1/runs/{run}", timeout=30)
+    assert answer.status == 200, answer.body
+    return answer.json()
+
+
+def wait_for(live, run, *states, seconds=120):
+    deadline = time.monotonic() + seconds
+    while (found := show(live, run))["state"] not in states:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def measured(live, run):
+    """Return how often each repetition of each case was recorded."""
+    lines = [line for path in (live.results / run).glob("batches/*/cases.jsonl") for line in path.open()]
+    found = {}
+    for line in map(json.loads, lines):
+        pair = line["case"], line["repetition"]
+        found[pair] = found.get(pair, 0) + 1
+    return found
+
+
+def expect_ko(answer, status, code, field=...):
+    assert answer.status == status, answer.body
+    found = answer.json()
+    assert found["status"] == "ko"
+    assert set(found["reason"]) == {"code", "field", "message", "hint"}
+    assert found["reason"]["code"] == code, found
+    if field is not ...:
+        assert found["reason"]["field"] == field, found
+    return found["reason"]
+
+
+def test_menu_and_schema(server):
+    menu = server.get("/api/v1/menu").json()
+    assert [one["name"] for one in menu["benchmarks"]] == ["retrieval", "inference", "storage"]
+    presets = {one["id"]: one for one in menu["presets"]}
+    assert presets["storage-quick"]["profiles"]["laptop"]["status"] == "ok"
+    assert 0 < presets["storage-quick"]["profiles"]["laptop"]["expected_s"] < 60
+    assert list(presets["inference-gpu"]["profiles"]) == ["meluxina"]
+    profiles = {one["name"]: one for one in menu["profiles"]}
+    assert profiles["laptop"]["limits"]["clients"] == 64
+    assert profiles["meluxina"]["slurm"]["account"] is True  # that there is one, not which
+    assert "p200000" not in json.dumps(menu)
+    schema = server.get("/api/v1/menu/storage/schema").json()
+    assert schema["properties"]["mode"]["anyOf"][0]["enum"] == ["direct", "buffered-cold", "warm"]
+    expect_ko(server.get("/api/v1/menu/nothing/schema"), 404, "unknown_benchmark", "benchmark")
+
+
+def test_validate_tells_the_plan_and_leaves_nothing(server):
+    answer = server.post("/api/v1/runs:validate", {**TINY, "clients": [1, 2]})
+    assert answer.status == 200, answer.body
+    plan = answer.json()["plan"]
+    assert (plan["cases"], plan["repetitions"], plan["batches"]) == (4, 8, 1)
+    assert "file_size: 1MiB" in answer.json()["config"]
+    deep = server.post("/api/v1/runs:validate?dry_run=true", TINY, timeout=60).json()
+    assert deep["checks"]["dry_run_s"] > 0
+    assert list(server.results.iterdir()) == []
+
+
+def test_refusals_over_the_wire(server):
+    post = "/api/v1/runs"
+    expect_ko(server.post(post, b"{"), 422, "invalid_request")
+    expect_ko(server.post(post, {"preset": "nope"}), 422, "unknown_preset", "preset")
+    expect_ko(server.post(post, {**TINY, "profile": "moon"}), 422, "unknown_profile", "profile")
+    expect_ko(server.post(post, {"benchmark": "storge"}), 422, "unknown_benchmark")
+    reason = expect_ko(server.post(post, {**TINY, "config": {"mode": "drect"}}), 422, "invalid_config", "config.mode")
+    assert reason["hint"].startswith("did you mean direct?")
+    expect_ko(server.post(post, {**TINY, "clients": 65}), 422, "over_limit", "clients")
+    axes = {
+        "clients": list(range(1, 60)),
+        "block_size": [4096 * 2**n for n in range(9)],
+        "pattern": ["sequential", "random"],
+    }
+    expect_ko(
+        server.post(post, {"preset": "storage-quick", "config": {"axes": axes}}), 422, "over_limit", "config.axes"
+    )
+    expect_ko(server.post(post, {**TINY, "config": {"repetitions": 10**6}}), 422, "over_limit", "config.repetitions")
+    expect_ko(server.post(post, {**TINY, "profile": "meluxina"}), 409, "image_missing", "profile")
+    assert server.post(post, TINY, token=None).status == 401
+    assert server.post(post, TINY, token="read").status == 403
+    assert list(server.results.iterdir()) == []
+
+
+def test_slurm_that_does_not_answer_and_an_image_that_is_there(server, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "aifbench.sif").write_bytes(b"x")
+    change_system(server.project, "meluxina", paths={"images": str(images)})
+    request = {**TINY, "profile": "meluxina"}
+    expect_ko(server.post("/api/v1/runs", request), 503, "slurm_unreachable")
+
+
+def test_a_whole_run(server):
+    answer = launch(server)
+    assert answer.status == 202, answer.body
+    run = answer.json()["run_id"]
+    assert run.startswith(f"storage-quick-{datetime.now():%Y%m%d}-")
+    expect_ko(launch(server), 409, "queue_full")  # measurements do not share a machine
+    assert server.get(f"/api/v1/runs/{run}/report", timeout=60).status == 200  # of what is there by now
+    found = wait_for(server, run, "ended", "failed")
+    assert found["state"] == "ended", found["log"]
+    assert found["counts"] == {"valid": 2, "invalid": 0, "failed": 0, "missing": 0}
+    assert found["repetitions"] == {"done": 4, "planned": 4}
+    assert "2 valid" in found["message"]
+    assert found["config"].startswith(f"campaign: {run}\n")
+    report = server.get(f"/api/v1/runs/{run}/report")
+    assert report.headers["content-security-policy"].startswith(
+        "sandbox allow-scripts allow-downloads; default-src 'none'"
+    )
+    assert report.body == (server.results / run / "report" / "index.html").read_bytes()
+    expect_ko(server.post(f"/api/v1/runs/{run}:cancel", b""), 409, "not_active")
+    assert [one["id"] for one in server.get("/api/v1/runs").json()["runs"]] == [run]
+    assert 'aif_launch_requests_total{reason="queue_full",result="ko"} 1.0' in server.get("/metrics").body.decode()
+    assert 'aif_runs{state="ended"} 1.0' in server.get("/metrics").body.decode()
+
+
+def test_report_by_ticket(server):
+    run = launch(server).json()["run_id"]
+    wait_for(server, run, "ended")
+    path = server.post(f"/api/v1/runs/{run}:ticket", b"", token="read").json()["path"]
+    assert server.get(path, token=None).status == 200
+    assert server.get(path[:-1] + ("A" if path[-1] != "A" else "B"), token=None).status == 401
+    assert server.post(f"/api/v1/runs/{run}:ticket", b"", token=None).status == 401
+    expect_ko(server.post("/api/v1/runs/nope:ticket", b""), 404, "not_found")
+
+
+def test_cancel_ends_all_processes_and_keeps_what_is_measured(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    while show(server, run)["repetitions"]["done"] < 2:
+        time.sleep(0.1)
+    folder = server.results / run / "launch"
+    assert running(folder)
+    answer = server.post(f"/api/v1/runs/{run}:cancel", b"")
+    assert answer.status == 202
+    assert answer.json()["run"]["state"] in {"cancelling", "cancelled"}
+    found = wait_for(server, run, "cancelled", seconds=60)
+    assert found["repetitions"]["done"] >= 2
+    assert set(measured(server, run).values()) == {1}
+    assert not running(folder)
+    assert processes_of(server.results / run) == set()
+    assert server.get(f"/api/v1/runs/{run}/report", timeout=60).status == 200
+    expect_ko(server.post(f"/api/v1/runs/{run}:cancel", b""), 409, "not_active")
+
+
+def test_a_run_outlives_the_service_and_can_be_cancelled_by_the_next(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    server.stop(signal.SIGKILL)
+    assert running(server.results / run / "launch")
+    server.start()
+    before = wait_for(server, run, "running")["repetitions"]["done"]
+    while show(server, run)["repetitions"]["done"] <= before:
+        time.sleep(0.1)
+    server.post(f"/api/v1/runs/{run}:cancel", b"")
+    wait_for(server, run, "cancelled")
+
+
+def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    folder = server.results / run / "launch"
+    os.kill(read(folder / "keeper.json")["pid"], signal.SIGKILL)
+    assert wait_for(server, run, "running")
+    server.post(f"/api/v1/runs/{run}:cancel", b"")
+    wait_for(server, run, "cancelled")
+    assert processes_of(server.results / run) == set()
+
+
+def test_a_killed_snakemake_is_a_failed_run(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    os.kill(read(server.results / run / "launch" / "process.json")["pid"], signal.SIGKILL)
+    found = wait_for(server, run, "failed")
+    assert "signal 9" in found["message"]
+    deadline = time.monotonic() + 30
+    while processes_of(server.results / run) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(server.results / run) == set()
+
+
+def test_the_same_key_fifty_times_in_parallel_is_one_run(server):
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: launch(server, key="the-same-key"), range(50)))
+    assert {answer.status for answer in answers} == {202}, {answer.body for answer in answers}
+    assert len({answer.json()["run_id"] for answer in answers}) == 1
+    assert len(list(server.results.iterdir())) == 1
+    run = answers[0].json()["run_id"]
+    expect_ko(launch(server, {**TINY, "clients": 2}, key="the-same-key"), 409, "duplicate")
+    wait_for(server, run, "ended")
+    server.stop(signal.SIGKILL)
+    server.start()
+    assert launch(server, key="the-same-key").json()["run_id"] == run
+    assert set(measured(server, run).values()) == {1}
+
+
+def test_no_more_than_five_launches_in_a_minute(server):
+    for number in range(5):
+        (server.results / f"storage-quick-{datetime.now():%Y%m%d-%H%M%S}-000{number}").mkdir()
+    reason = expect_ko(launch(server), 429, "rate_limited")
+    assert reason["hint"].startswith("try again in ")
+
+
+def test_a_workflow_that_snakemake_refuses(server):
+    workflow = server.project / "workflow"
+    workflow.unlink()
+    workflow.mkdir()
+    (workflow / "Snakefile").write_text("rule all:\n    input: 'nothing-makes-this'\n")
+    reason = expect_ko(launch(server), 409, "dry_run_failed")
+    assert reason["message"].startswith("snakemake -n: ")
+    assert list(server.results.iterdir()) == []
+
+
+def test_a_workflow_that_ends_before_its_jobs(server):
+    workflow = server.project / "workflow"
+    workflow.unlink()
+    workflow.mkdir()
+    (workflow / "Snakefile").write_text("rule all:\n    shell: 'echo no such thing >&2; exit 3'\n")
+    for _ in range(2):  # the same answer for the same key
+        expect_ko(launch(server, key="start-that-fails"), 503, "start_failed")
+    (run,) = [path.name for path in server.results.iterdir()]
+    assert show(server, run)["state"] == "failed"
+
+
+def test_campaigns_started_by_hand_are_shown(server):
+    (server.results / "mine").mkdir()
+    plan = {"cases": [], "batches": [], "totals": {"expected_s": 3.0}}
+    (server.results / "mine" / "plan.json").write_text(json.dumps(plan))
+    (server.results / "Not An Id").mkdir()
+    (server.results / "link").symlink_to(server.results / "mine")
+    (found,) = server.get("/api/v1/runs").json()["runs"]
+    assert (found["id"], found["launched"], found["state"]) == ("mine", False, "ended")
+    assert show(server, "mine")["config"] is None
+    expect_ko(server.post("/api/v1/runs/mine:cancel", b""), 409, "not_active")
+    expect_ko(server.get("/api/v1/runs/link"), 404, "not_found", "id")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "..%2f..%2fetc", "a%00b", "a%0ab", "A", "a" * 65, "%23", "a;b", "$(id)"]
+)
+def test_ids_that_are_none(server, name):
+    for target in (f"/api/v1/runs/{name}", f"/api/v1/runs/{name}/report"):
+        assert server.get(target).status in {404, 422}
+    assert server.post(f"/api/v1/runs/{name}:cancel", b"").status in {404, 422}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**TINY, "config": {"name": "x\n  - evil: 1"}},
+        {**TINY, "config": {"name": "$(touch /tmp/x)"}},
+        {**TINY, "config": {"axes": {"mode": ["direct; touch x"]}}},
+        {"preset": "inference-quick", "config": {"axes": {"prompt": ["../../etc/passwd"]}}},
+        {"preset": "inference-quick", "config": {"engine": {"model": "../x"}}},
+        {**TINY, "config": {"!!python/object": 1}},
+        {**TINY, "config": {"axes": {"a" * 300: 1}}},
+    ],
+)
+def test_hostile_values_are_ko(server, body):
+    answer = server.post("/api/v1/runs:validate", body)
+    expect_ko(answer, 422, "invalid_config")
+
+
+def test_values_that_look_like_yaml_and_shell_stay_values(server):
+    prompt = "#x: {a: 1}\n- $(id) `id` 'q' \"d\" \\ ${IFS} {batch} {{x}}"
+    body = {"preset": "inference-quick", "config": {"axes": {"prompt": [prompt]}}}
+    answer = server.post("/api/v1/runs:validate?dry_run=true", body, timeout=60)
+    assert answer.status == 200, answer.body
+    import yaml
+
+    assert yaml.safe_load(answer.json()["config"])["suites"][0]["axes"]["prompt"] == [prompt]
+
+
+def test_bodies_too_large_and_headers_that_are_no_keys(server):
+    assert server.post("/api/v1/runs", b"{" + b" " * (2 << 20)).status == 413
+    for key in ("short", "x" * 200, "with space here"):
+        assert launch(server, key=key).status == 422
+
+
+def test_the_service_killed_at_random_moments(server):
+    """Whatever the moment, a run is whole or was never started, and the same key gives it once."""
+    dice = random.Random(20261126)
+    for number in range(POINTS):
+        key = f"random-moment-{number}"
+        answers = []
+
+        def ask(key=key, answers=answers):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # the service is killed under it
+                answers.append(launch(server, key=key))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(dice.uniform(0.0, 7.0))
+        server.stop(signal.SIGKILL)
+        thread.join()
+        server.start()
+        while (answer := launch(server, key=key)).status == 429:
+            time.sleep(5)
+        assert answer.status == 202, answer.body
+        run = answer.json()["run_id"]
+        assert all(one.json()["run_id"] == run for one in answers if one.status == 202)
+        assert wait_for(server, run, "ended", "failed")["state"] == "ended"
+        assert len(measured(server, run)) == 4
+        assert set(measured(server, run).values()) == {1}
+        others = [one for one in server.get("/api/v1/runs").json()["runs"] if one["state"] != "ended"]
+        assert all("never started" in one["message"] for one in others), others
+
+
+def test_two_runs_at_once_in_one_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout(tmp_path / "project"))
+    both = launcher(tmp_path, LaunchLimits(local=2))
+    request = LaunchRequest.model_validate(TINY)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (found["run_id"] for found in pool.map(lambda _: both.launch(request), range(2)))
+    assert first != second
+    assert {both.runs.show(run)["state"] for run in (first, second)} <= {"queued", "running"}
+    with pytest.raises(Refused) as caught:
+        both.launch(request)
+    assert caught.value.code == "queue_full"
+    deadline = time.monotonic() + 90
+    while {both.runs.show(run)["state"] for run in (first, second)} != {"ended"}:
+        assert time.monotonic() < deadline, [both.runs.show(run) for run in (first, second)]
+        time.sleep(0.2)
+    for run in (first, second):
+        assert both.runs.show(run)["counts"]["valid"] == 2, both.runs.log(run)

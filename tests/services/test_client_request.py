@@ -1,0 +1,287 @@
+"""From a request to a campaign, without a server: what is laid over what, and which field a problem is said at."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aifbench.campaign.config import check_config
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.plan import make_plan
+from aifbench.campaign.presets import Preset, load_presets
+from aifbench.campaign.system import System
+from aifbench.services.client.check import points
+from aifbench.services.client.reasons import CODES, from_config
+from aifbench.services.client.request import compose, parse_request
+from aifbench.services.problems import Refused
+from tests.services.checkout import ROOT
+
+PRESETS = load_presets(ROOT / "config" / "presets")
+PROFILES = {}
+for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
+    RAW = yaml.safe_load(path.read_text())
+    PROFILES[path.stem] = RAW, System.model_validate(RAW)
+
+
+def composed(**request):
+    found = parse_request(json.dumps(request).encode())
+    return compose(found, PRESETS, PROFILES, "run-1", Path("results"))
+
+
+def suite(**request):
+    return composed(**request).suite
+
+
+def refused(**request):
+    with pytest.raises(Refused) as caught:
+        composed(**request)
+    return caught.value
+
+
+def test_every_preset_is_a_campaign_with_a_quick_and_a_full_one_per_benchmark():
+    assert {preset.benchmark for preset in PRESETS.values()} == {"retrieval", "inference", "storage"}
+    for benchmark in ("retrieval", "inference", "storage"):
+        assert {f"{benchmark}-quick", f"{benchmark}-full"} <= set(PRESETS)
+    for name, preset in PRESETS.items():
+        profile = "meluxina" if preset.scheduler else "laptop"
+        made = make_plan(check_config(composed(preset=name, profile=profile).campaign, [Path("config/launch.yaml")]))
+        assert made.cases
+        assert made.expected_s < (60 if name.endswith("quick") else 1e9)
+
+
+def test_a_preset_as_it_is():
+    found = composed(preset="storage-quick").campaign
+    assert found == {
+        "campaign": "run-1",
+        "results": "results",
+        "system": "laptop",
+        "suites": [PRESETS["storage-quick"].suite],
+    }
+    assert found["suites"][0] is not PRESETS["storage-quick"].suite
+
+
+def test_lists_of_a_request_replace_those_of_the_preset():
+    found = suite(preset="storage-quick", config={"axes": {"mode": ["warm"]}, "repetitions": 2})
+    assert found["axes"] == {"file_size": "64MiB", "block_size": "1MiB", "mode": ["warm"], "clients": 1}
+    assert found["repetitions"] == 2
+
+
+def test_a_value_moves_between_axes_and_suite():
+    fixed = suite(preset="storage-quick", config={"mode": "warm"})
+    assert fixed["mode"] == "warm"
+    assert "mode" not in fixed["axes"]
+    varied = suite(preset="inference-quick", config={"axes": {"output_tokens": [8, 16]}})
+    assert varied["axes"]["output_tokens"] == [8, 16]
+    assert "output_tokens" not in varied
+
+
+def test_clients_and_services_become_a_value_or_an_axis():
+    one = suite(preset="inference-quick", clients=3)
+    assert one["clients"] == 3
+    assert "clients" not in one["axes"]
+    many = suite(preset="inference-quick", clients=[1, 8], services=2)
+    assert many["axes"]["clients"] == [1, 8]
+    assert many["servers"] == 2
+
+
+def test_an_engine_of_another_kind_inherits_nothing():
+    found = suite(preset="inference-quick", config={"engine": {"kind": "ollama", "model": "mistral"}})
+    assert found["engine"] == {"kind": "ollama", "model": "mistral"}
+    same = suite(preset="inference-quick", config={"engine": {"slots": 2}})
+    assert same["engine"] == {"kind": "llamacpp", "model": "smollm2-135m", "slots": 2}
+
+
+def test_search_of_an_index_that_is_gone_goes_too():
+    found = suite(preset="retrieval-full", config={"axes": {"index": ["Flat", "HNSW32"]}})
+    assert list(found["search"]) == ["HNSW32"]
+    assert list(suite(preset="retrieval-full", config={"index": "Flat"})["search"]) == []
+
+
+def test_hardware():
+    request = {
+        "preset": "inference-gpu",
+        "profile": "meluxina",
+        "resources": {
+            "server": {"device": "gpu", "gpus": 2, "cores": 8},
+            "clients": {"place": "own-node", "processes": 4},
+            "job": {"cores": 32, "memory_mib": 64000, "partition": "gpu-long"},
+        },
+    }
+    found = composed(**request)
+    assert found.suite["engine"] | {} == {
+        "kind": "ollama", "model": "mistral", "parallel": 16, "gpus": 2, "threads": 8, "context": 4096,
+    }  # fmt: skip
+    assert found.suite["topology"] == "two-node"
+    assert found.suite["client_processes"] == 4
+    system = found.campaign["system"]
+    assert system["node"] == {"cores": 32, "memory_mib": 64000, "gpus": 4}
+    assert system["slurm"]["gpu_partition"] == "gpu-long"
+    assert system["slurm"]["partition"] == "cpu"
+    on_cores = composed(**{**request, "resources": {"server": {"device": "cpu"}, "job": {"partition": "large"}}})
+    assert on_cores.suite["engine"]["gpus"] == 0
+    assert on_cores.campaign["system"]["slurm"]["partition"] == "large"
+
+
+def test_a_benchmark_without_a_preset():
+    found = composed(benchmark="storage", config={"file_size": "1MiB"}, seed=7, node_hours=0.5).campaign
+    assert found["suites"] == [{"benchmark": "storage", "file_size": "1MiB", "name": "storage"}]
+    assert found["seed"] == 7
+    assert found["budget"] == {"node_hours": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field"),
+    [
+        ({}, "unknown_benchmark", "preset"),
+        ({"preset": "storage-quik"}, "unknown_preset", "preset"),
+        ({"preset": "inference-gpu"}, "unknown_preset", "profile"),
+        ({"preset": "storage-quick", "profile": "moon"}, "unknown_profile", "profile"),
+        ({"preset": "storage-quick", "benchmark": "inference"}, "invalid_request", "benchmark"),
+        ({"preset": "storage-quick", "config": {"benchmark": ["storage"]}}, "invalid_request", "config.benchmark"),
+        ({"preset": "storage-quick", "services": 2}, "invalid_config", "services"),
+        (
+            {"preset": "storage-quick", "resources": {"server": {"cores": 2}}},
+            "invalid_config",
+            "resources.server.cores",
+        ),
+        (
+            {"preset": "inference-quick", "resources": {"server": {"device": "gpu"}}},
+            "invalid_config",
+            "resources.server.device",
+        ),
+        (
+            {"preset": "inference-gpu", "profile": "meluxina", "resources": {"server": {"device": "cpu", "gpus": 1}}},
+            "invalid_config",
+            "resources.server.gpus",
+        ),
+        ({"preset": "storage-quick", "resources": {"job": {"cores": 2}}}, "invalid_config", "resources.job.cores"),
+        ({"preset": "storage-quick", "clients": 0}, "invalid_request", "clients"),
+        ({"preset": "storage-quick", "clients": "1"}, "invalid_request", "clients"),
+        ({"preset": "storage-quick", "clients": True}, "invalid_request", "clients"),
+        ({"preset": "storage-quick", "colour": "red"}, "invalid_request", "colour"),
+        ({"preset": "../presets/storage-quick"}, "invalid_request", "preset"),
+        ({"preset": "storage-quick", "profile": "laptop\n"}, "invalid_request", "profile"),
+        (
+            {"preset": "storage-quick", "profile": "meluxina", "resources": {"job": {"partition": "cpu; rm -rf ~"}}},
+            "invalid_request",
+            "resources.job.partition",
+        ),
+        (
+            {"preset": "storage-quick", "profile": "meluxina", "resources": {"job": {"partition": "--uid=0"}}},
+            "invalid_request",
+            "resources.job.partition",
+        ),
+    ],
+)  # fmt: skip
+def test_what_only_a_request_can_have_wrong(request_, code, field):
+    found = refused(**request_)
+    assert (found.code, found.field) == (code, field), found.message
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"path": "/etc"}, "config.path"),
+        ({"axes": {"path": ["/etc"]}}, "config.axes.path"),
+        ({"include": [{"path": "x"}]}, "config.include[0].path"),
+        ({"engine": {"kind": "openai", "url": "http://10.0.0.1"}}, "config.engine.url"),
+        ({"engine": {"kind": "openai", "api_key_env": "SECRET"}}, "config.engine.api_key_env"),
+        ({"axes": {"engine": [{"kind": "ollama", "gguf": "/x"}]}}, "config.axes.engine[0].gguf"),
+        ({"engine": {"kind": "llamacpp", "model": "/etc/passwd"}}, "config.engine.model"),
+        ({"engine": {"kind": "llamacpp", "model": "x.gguf"}}, "config.engine.model"),
+        ({"dataset": "../../secret.hdf5"}, "config.dataset"),
+        ({"schedule": {"kind": "trace", "file": "/etc/passwd"}}, "config.schedule.file"),
+        ({"prompt": "a\x1b[2Jb"}, "config.prompt"),
+        ({"prompt": "a\x00"}, "config.prompt"),
+        ({"prompt": "x" * 70_000}, "config.prompt"),
+        ({"seed": 10**30}, "config.seed"),
+        ({"a\nb": 1}, "config"),
+    ],
+)  # fmt: skip
+def test_places_and_senseless_values_are_refused_wherever_they_stand(config, field):
+    found = refused(preset="storage-quick", config=config)
+    assert (found.code, found.field) == ("invalid_config", field)
+
+
+@pytest.mark.parametrize("config", [{"axes": {"clients": list(range(300))}}, {"x": [[0] * 200] * 200}])
+def test_huge_configurations_are_over_the_limit(config):
+    assert refused(preset="storage-quick", config=config).code == "over_limit"
+
+
+def test_not_json_and_too_deep():
+    for body in (
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"[" * 100_000,
+        b'{"config": {"a": ' + b"[" * 5000,
+        b"\xff\xfe",
+        b'{"clients": 1e999}',
+    ):
+        with pytest.raises(Refused) as caught:
+            parse_request(body)
+        assert caught.value.code == "invalid_request"
+        assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field", "hint"),
+    [
+        ({"config": {"axes": {"mode": ["drect"]}}}, "invalid_config", "config.axes.mode[0]", "did you mean direct?"),
+        ({"config": {"axes": {"mdoe": ["direct"]}}}, "invalid_config", "config.axes.mdoe[0]", ""),
+        ({"config": {"repetitions": 0}}, "invalid_config", "config.repetitions.min", ""),
+        ({"config": {"block_size": "3MiB"}}, "invalid_config", "config.axes.file_size", ""),
+        ({"clients": [1, 100]}, "over_limit", "clients", "at most 64"),
+        ({"config": {"axes": {"clients": [100]}}}, "over_limit", "config.axes.clients", "at most 64"),
+        ({"node_hours": 0.0001}, "over_limit", "node_hours", ""),
+        ({"config": {"axes": 5}}, "invalid_config", "config.axes", ""),
+        ({"config": {"suites": []}}, "invalid_config", "config.suites", ""),
+        ({"profile": "meluxina"}, "no_allocation", "profile", "SBATCH_ACCOUNT"),
+    ],
+)
+def test_what_the_plan_refuses_is_said_at_the_field_of_the_request(request_, code, field, hint, monkeypatch):
+    from aifbench.campaign.plan import check
+
+    monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
+    found = composed(preset="storage-quick", **request_)
+    with pytest.raises(ConfigError) as caught:
+        check(make_plan(check_config(found.campaign, [Path("config/launch.yaml")])), machine=False)
+    reason = from_config(caught.value, found.field_of(caught.value.key))
+    assert (reason.code, reason.field) == (code, field), reason.message
+    assert hint in reason.hint
+
+
+def test_unknown_benchmark_and_a_misspelt_key_name_the_nearest():
+    found = composed(benchmark="storge", config={"file_size": "1MiB"})
+    with pytest.raises(ConfigError) as caught:
+        check_config(found.campaign, [Path("config/launch.yaml")])
+    reason = from_config(caught.value, found.field_of(caught.value.key))
+    assert (reason.code, reason.hint) == (
+        "unknown_benchmark",
+        "did you mean storage? Allowed: retrieval, inference, storage",
+    )
+
+
+def test_the_size_of_a_matrix_is_known_before_it_is_made():
+    config = {
+        "axes": {"index": ["Flat", "HNSW32"], "top_k": [1, 10], "clients": [1, 2, 4]},
+        "search": {"HNSW32": {"efSearch": [16, 32]}},
+    }
+    found = composed(preset="retrieval-quick", config=config)
+    (checked,) = check_config(found.campaign, [Path("config/launch.yaml")]).suites
+    assert points(checked) == 2 * 2 * 3 * 2
+
+
+def test_a_preset_file_that_is_none_is_named(tmp_path):
+    (tmp_path / "x.yaml").write_text("title: X\ntext: y\nsuite: {}\ncolour: red\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml: colour"):
+        load_presets(tmp_path)
+
+
+def test_codes_are_documented_and_have_a_status():
+    assert isinstance(PRESETS["storage-quick"], Preset)
+    for code, reason in CODES.items():
+        assert 400 <= reason.status < 600, code
+        assert reason.meaning
