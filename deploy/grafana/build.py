@@ -513,7 +513,15 @@ def services() -> dashboard.Dashboard:
                 text="One for all jobs, at most two a minute.",
             )
         )
-        .with_panel(chart("Open streams", "none", prom("sum by (instance) (aif_sse_subscribers)", "{{instance}}")))
+        .with_panel(
+            chart(
+                "Look at the results",
+                "s",
+                prom("max by (instance) (aif_monitor_poll_seconds)", "{{instance}} takes"),
+                prom("time() - max by (instance) (aif_monitor_polled_timestamp_seconds)", "{{instance}} was ago"),
+                text="Once per second; slower where the shared file system does not answer.",
+            )
+        )
         .with_panel(configs)
         .with_panel(
             merged(
