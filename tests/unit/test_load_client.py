@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.load.client import StreamingClient, _kernel_stamp, clock_offset_ns
+from aifbench.load.client import LEAD_NS, StreamingClient, _kernel_stamp, clock_offset_ns
 from aifbench.load.http import Target, body_pieces
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -193,19 +193,48 @@ def test_the_next_connection_is_opened_in_the_pause(think: bool) -> None:
         assert at < exchange.scheduled_ns
 
 
-def test_a_connection_that_a_server_closes_in_a_pause_is_opened_again_but_not_at_once_for_ever() -> None:
+@pytest.mark.parametrize("closed", [True, False])
+def test_no_connection_waits_idle_for_a_request_that_is_not_near(closed: bool) -> None:
+    """A server with a thread for each connection would leave others waiting."""
     accepted: list[int] = []
 
     def serve(connection: socket.socket) -> None:
         with connection:
-            connection.settimeout(0.05)
             connection.recv(65536)
             connection.sendall(OK)
 
-    with listener(serve, accepted) as target, StreamingClient([target], 1, reuse=False) as client:
-        load = client.run_schedule([[REQUEST]] * 2, [0.0, 0.5], 5.0)
-    assert [e.error for e in load.exchanges] == [None, None]
-    assert len(accepted) == 3  # the second one was closed unused after 50 ms, the third came with the request
+    with listener(serve, accepted) as target, StreamingClient([target], 3, reuse=False) as client:
+        if closed:
+            load = client.run([[REQUEST]] * 3, [0.0, 0.2, 0.4], 5.0)
+        else:
+            load = client.run_schedule([[REQUEST]] * 3, [0.0, 0.2, 0.4], 5.0)
+    ahead = [exchange.scheduled_ns - at for exchange, at in zip(load.exchanges, accepted, strict=True)]
+    assert all(0 < early <= LEAD_NS for early in ahead[1:])
+
+
+def test_requests_that_are_due_together_each_have_a_connection_ahead() -> None:
+    accepted: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(OK)
+
+    with listener(serve, accepted) as target, StreamingClient([target], 4, reuse=False) as client:
+        load = client.run_schedule([[REQUEST]] * 4, [0.2, 0.2, 0.2, 0.21], 5.0)
+    assert len(accepted) == 4
+    assert max(accepted) < min(exchange.scheduled_ns for exchange in load.exchanges)
+
+
+def test_a_connection_that_is_closed_in_the_pause_is_opened_again() -> None:
+    def cut(connection: socket.socket, _: int) -> None:
+        connection.sendall(OK)
+        connection.close()  # unannounced, while the client thinks
+
+    with server(cut) as target, StreamingClient([target], 1) as client:
+        load = client.run([[REQUEST] * 3], [0.0], 5.0, think_s=0.1)
+    assert [e.error for e in load.exchanges] == [None] * 3
+    assert [e.connection_reused for e in load.exchanges] == [False] * 3
 
 
 def test_announced_close_is_no_error() -> None:

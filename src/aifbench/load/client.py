@@ -1,9 +1,10 @@
 """Streaming client: one thread, non-blocking sockets, stamps at the receive, nothing parsed on the way.
 
 Closed loop: each client sends its next request when its last has ended. Open loop: requests are sent at the times of a
-schedule, whatever became of those before them. Each client owns one connection, opened before the run and kept; where
-the server closes it after an answer, the next one is opened in the pause before the next request. While requests are
-under way the receive path appends (stamps, bytes) and looks for the end of the response; events are parsed
+schedule, whatever became of those before them. Each client owns one connection, opened before the run and kept. Where
+the server closes it after an answer, the next one is opened shortly before the next request is due, and not earlier: a
+server with a thread for each connection leaves requests waiting while its threads listen to idle ones. While requests
+are under way the receive path appends (stamps, bytes) and looks for the end of the response; events are parsed
 after the run. Where the kernel stamps received segments (SO_TIMESTAMPNS, CLOCK_REALTIME) those stamps are turned to
 CLOCK_MONOTONIC and used, unless the distance of the two clocks moved by more than 0.1 ms during the run. TLS and other
 systems use the time after the read. A kernel stamp is that of the last segment in a read, so a read with several events
@@ -22,7 +23,7 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +36,8 @@ ANCILLARY_BYTES = 64
 SO_TIMESTAMPNS = 35
 """Linux, also the type of the control message; the socket module of this Python has no name for it."""
 MAX_CLOCK_STEP_NS = 100_000
-SHORTEST_IDLE_NS = 1_000_000_000
-"""A connection that the server closes in a pause is opened again if it had lived as long: no server is hammered."""
+LEAD_NS = 50_000_000
+"""A connection that is missing is opened as long before its request is due."""
 _TIMESPEC = struct.Struct("@ll")
 
 
@@ -119,8 +120,6 @@ class _Client:
         self.unsent = memoryview(b"")
         self.connecting = False
         self.handshaking = False
-        self.opened_ns = 0
-        """When the opening of the connection began."""
 
 
 @dataclass
@@ -132,13 +131,31 @@ class _Schedule:
     indices: Sequence[int]
     idle: deque[_Client]
     next: int = 0
+    prepared: int = 0
+    """Requests whose connection was looked after ahead of time."""
 
     def due(self, now: int) -> bool:
         return self.next < len(self.at_ns) and self.at_ns[self.next] <= now
 
+    def nearing(self, now: int) -> Iterator[_Client]:
+        """Yield the free clients that will send what is due within `LEAD_NS`, each request's once."""
+        self.prepared = max(self.prepared, self.next)
+        while (at := self.preparation()) is not None and at <= now:
+            self.prepared += 1
+            yield self.idle[self.prepared - 1 - self.next]
+
+    def preparation(self) -> int | None:
+        """Return when the next connection is to be looked after, None if there is no free client or no request."""
+        if self.prepared == len(self.at_ns) or self.prepared - self.next >= len(self.idle):
+            return None
+        return self.at_ns[self.prepared] - LEAD_NS
+
     def upcoming(self) -> int | None:
-        """Return when the next request is due if a client is free for it; without one, the end of another tells."""
-        return self.at_ns[self.next] if self.idle and self.next < len(self.at_ns) else None
+        """Return when there is next to do if a client is free for it; without one, the end of another tells."""
+        if not self.idle or self.next == len(self.at_ns):
+            return None
+        preparation = self.preparation()
+        return self.at_ns[self.next] if preparation is None else min(self.at_ns[self.next], preparation)
 
 
 class StreamingClient:
@@ -147,7 +164,7 @@ class StreamingClient:
     `clients` is how many there are, or the numbers of those that are this process's (see `load.crew`).
 
     `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
-    connection of its own, opened before its timed span.
+    connection of its own, opened shortly before its timed span.
     """
 
     def __init__(
@@ -170,8 +187,8 @@ class StreamingClient:
             target = self._targets[number % len(self._targets)]
             self._clients.append(_Client(number, len(self._clients), target, tls if target.tls else None))
         self._raw: list[tuple[Exchange, list[_Read]]] = []
-        self._waiting: list[tuple[int, int]] = []
-        """Closed loops that begin or think: (when, place of the client)."""
+        self._waiting: list[tuple[int, int, int]] = []
+        """Closed loops that begin or think: (when to look after them, place of the client, when its request is due)."""
         self._schedule: _Schedule | None = None
         self._deadlines: deque[tuple[int, Exchange, _Client]] = deque()
         self._timer = Timer()
@@ -212,11 +229,11 @@ class StreamingClient:
             for client, payloads, offset in zip(self._clients, requests, offsets_s, strict=True):
                 client.requests, client.next = payloads, 0
                 if payloads:
-                    self._waiting.append((start + int(offset * 1e9), client.place))
-            heapq.heapify(self._waiting)
+                    self._wait(client, start + int(offset * 1e9))
             self._active = len(self._waiting)
 
-        return self._run(begin, timeout_s, gate)
+        at_once = [client for client, offset in zip(self._clients, offsets_s, strict=True) if offset * 1e9 < LEAD_NS]
+        return self._run(begin, at_once, timeout_s, gate)
 
     def run_schedule(
         self,
@@ -237,15 +254,22 @@ class StreamingClient:
             self._schedule = _Schedule(requests, at_ns, numbers, deque(self._clients))
             self._active = len(at_s)
 
-        return self._run(begin, timeout_s, gate)
+        at_once = self._clients[: sum(at * 1e9 < LEAD_NS for at in at_s)]
+        return self._run(begin, at_once, timeout_s, gate)
 
-    def _run(self, begin: Callable[[int], None], timeout_s: float, gate: Callable[[], int]) -> Load:
+    def _run(
+        self,
+        begin: Callable[[int], None],
+        at_once: Sequence[_Client],
+        timeout_s: float,
+        gate: Callable[[], int],
+    ) -> Load:
         self._raw = []
         self._waiting.clear()
         self._deadlines.clear()
         self._schedule, self._think_ns = None, 0
         self._timeout_ns = int(timeout_s * 1e9)
-        self._open_connections()
+        self._open_connections(self._clients if self._reuse else at_once)
         opened = self.connections_opened
         collecting = gc.isenabled()
         gc.collect()
@@ -280,8 +304,8 @@ class StreamingClient:
 
     # -- connections
 
-    def _open_connections(self) -> None:
-        """Open what is missing, before the run. What cannot be opened now is tried again by its first request."""
+    def _open_connections(self, wanted: Sequence[_Client]) -> None:
+        """Open what is missing, before the run. What cannot be opened now is tried again for its first request."""
         self._epoll.close()
         self._epoll = select.epoll()
         self._epoll.register(self._timer, select.EPOLLIN)
@@ -294,8 +318,10 @@ class StreamingClient:
             client.address, client.events = addresses.get(client.target, client.address), 0
             if client.sock is not None and _closed_by_peer(client.sock):
                 self._drop(client)
+        for client in wanted:
             if client.sock is None:
                 self._connect_blocking(client)
+        for client in self._clients:
             if client.sock is not None:
                 self._await(client, select.EPOLLIN)
 
@@ -311,7 +337,6 @@ class StreamingClient:
 
     def _connect_blocking(self, client: _Client) -> None:
         client.sock = sock = _new_socket(client)
-        client.opened_ns = time.monotonic_ns()
         try:
             sock.settimeout(self._connect_timeout_s)
             sock.connect(client.address[4])
@@ -337,14 +362,15 @@ class StreamingClient:
         waiting, deadlines, schedule = self._waiting, self._deadlines, self._schedule
         while self._active:
             now = time.monotonic_ns()
+            if schedule is not None:
+                self._keep(schedule, now)
             while waiting and waiting[0][0] <= now:
-                at, place = heapq.heappop(waiting)
-                self._next(self._clients[place], at)
-            while schedule is not None and schedule.due(now) and schedule.idle:
-                client, place = schedule.idle.popleft(), schedule.next
-                schedule.next += 1
-                request = schedule.requests[place][client.number % len(self._targets)]
-                self._begin(client, schedule.indices[place], request, schedule.at_ns[place])
+                at, place, due = heapq.heappop(waiting)
+                if at < due:
+                    self._prepare(self._clients[place])
+                    heapq.heappush(waiting, (due, place, due))
+                else:
+                    self._next(self._clients[place], due)
             while deadlines and (deadlines[0][1].end_ns is not None or deadlines[0][0] <= now):
                 _, exchange, client = deadlines.popleft()
                 if exchange.end_ns is None:
@@ -361,6 +387,25 @@ class StreamingClient:
                     self._ready(ready, events)
                 elif descriptor == self._timer.fileno():
                     self._timer.clear()
+
+    def _keep(self, schedule: _Schedule, now: int) -> None:
+        """Send what is due and prepare what is near, as far as clients are free."""
+        for client in schedule.nearing(now):
+            self._prepare(client)
+        while schedule.idle and schedule.due(now):
+            client, place = schedule.idle.popleft(), schedule.next
+            schedule.next += 1
+            request = schedule.requests[place][client.number % len(self._targets)]
+            self._begin(client, schedule.indices[place], request, schedule.at_ns[place])
+
+    def _wait(self, client: _Client, due: int) -> None:
+        """Let a closed loop go on when its next request is due."""
+        heapq.heappush(self._waiting, (due - LEAD_NS, client.place, due))
+
+    def _prepare(self, client: _Client) -> None:
+        """Begin to open the connection of a client whose next request is near, if it has none."""
+        if client.sock is None:
+            self._connect(client)
 
     def _next(self, client: _Client, scheduled_ns: int) -> None:
         index = client.next
@@ -386,11 +431,11 @@ class StreamingClient:
             self._send(client)
 
     def _connect(self, client: _Client) -> None:
-        """Begin to open a connection: for the exchange under way, or in the pause before the next one."""
+        """Begin to open a connection: for the exchange under way, or for the next one."""
         try:
             client.sock = _new_socket(client)
             client.sock.setblocking(False)
-            client.connecting, client.opened_ns = True, time.monotonic_ns()
+            client.connecting = True
             error = client.sock.connect_ex(client.address[4])
         except OSError:
             self._lose(client, "connect")
@@ -478,8 +523,6 @@ class StreamingClient:
         now = time.monotonic_ns()
         if client.exchange is None:
             self._drop(client)
-            if now - client.opened_ns > SHORTEST_IDLE_NS:
-                self._reopen(client)
             return
         if failed:
             self._fail(client, "reset", now)
@@ -503,20 +546,17 @@ class StreamingClient:
         if client.unsent or not self._reuse or not client.response.reusable:
             self._drop(client)
         if self._end(client, now):
-            if not self._think_ns:
+            if self._think_ns:
+                self._wait(client, now + self._think_ns)
+            else:
                 self._next(client, now)
-                return
-            heapq.heappush(self._waiting, (now + self._think_ns, client.place))
-        self._reopen(client)
 
     def _fail(self, client: _Client, error: str, now: int) -> None:
         assert client.exchange is not None
         client.exchange.error = error
         self._drop(client)
         if self._end(client, now):
-            heapq.heappush(self._waiting, (now + self._think_ns, client.place))
-        if error not in {"connect", "tls"}:
-            self._reopen(client)
+            self._wait(client, now + self._think_ns)
 
     def _lose(self, client: _Client, error: str) -> None:
         """A connection could not be opened: the exchange that waits for it fails, if there is one."""
@@ -524,13 +564,6 @@ class StreamingClient:
             self._fail(client, error, time.monotonic_ns())
         else:
             self._drop(client)
-
-    def _reopen(self, client: _Client) -> None:
-        """Open the connection of a client in a pause, so that its next request finds one."""
-        schedule = self._schedule
-        more = client.next < len(client.requests) if schedule is None else schedule.next < len(schedule.at_ns)
-        if client.sock is None and more:
-            self._connect(client)
 
     def _end(self, client: _Client, now: int) -> bool:
         """End the exchange under way; return whether the client's closed loop has another request."""
