@@ -59,8 +59,8 @@ class InferenceWorker(Worker):
         targets, reuse = [each.target for each in engines], engine.keeps_connections
         with load_client(targets, params.clients, params.client_processes, reuse=reuse) as client:
             self.context.phase("warmup")
-            offsets = start_offsets(params.clients, seed)
-            warmup = client.run(payloads(engines, params, seed, "warmup"), offsets, params.timeout_s)
+            together = [0.0] * params.clients  # so that every slot of the server gets warm
+            warmup = client.run(payloads(engines, params, seed, "warmup"), together, params.timeout_s)
             measure = self._measured(client, engines, params)
             before = [each.state() for each in engines]
             self.context.phase("measure")
