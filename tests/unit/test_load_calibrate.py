@@ -1,5 +1,6 @@
 """The instrument's own error: the arithmetic by hand, and the truth that the planted server tells."""
 
+import httpx
 import numpy as np
 import orjson
 import pytest
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 from aifbench.cli import app
 from aifbench.load.calibrate import GAP_MS, MARGIN, TOKENS, TTFT_MS, calibrate, exchange_errors, ladder, shape, summary
 from aifbench.load.client import Exchange
-from aifbench.load.planted import Plan
+from aifbench.load.planted import Plan, planted_server
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -88,3 +89,21 @@ def test_the_ladder_rises_and_ends_with_what_is_not_carried(monkeypatch: pytest.
 def test_the_command_refuses_streams_that_make_no_sense(streams: str) -> None:
     answer = CliRunner().invoke(app, ["calibrate", "--streams", streams])
     assert answer.exit_code == 2
+
+
+def test_the_planted_server_keeps_the_truth_that_it_tells(tmp_path) -> None:
+    log = tmp_path / "truth.jsonl"
+    messages = [{"role": "user", "content": "hello"}]
+    body = {"messages": messages, "planted": {"ttft_ms": 1, "gap_ms": 1, "tokens": 3}}
+    told = []
+    with planted_server(log) as url, httpx.Client(base_url=url) as client:
+        for number in range(2):
+            answer = client.post("/v1/chat/completions", json=body, headers={"X-Request-ID": f"r{number}"}).text
+            events = [orjson.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
+            told.append(events[-1]["planted"])
+        client.get("/health")  # an answer without a body has no messages
+    lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+    assert [{"received_ns": line["received_ns"], "written_ns": line["written_ns"]} for line in lines[:2]] == told
+    assert [line["request_id"] for line in lines] == ["r0", "r1", None]
+    assert [line["messages"] for line in lines] == [messages, messages, None]
+    assert [line["connection"] for line in lines] == [0, 0, 0]
