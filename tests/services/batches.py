@@ -1,0 +1,124 @@
+"""Batches as files, written as the runner writes them, without a measurement."""
+
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+
+from aifbench.records.models import BatchRecord, Invocation, Phase
+from aifbench.records.store import BatchStore
+from aifbench.runner.lock import OwnerLock
+
+GIB = 1 << 30
+
+
+class Batch:
+    """One batch of a campaign below `results`."""
+
+    def __init__(self, results, campaign="small", name="storage-target-1a2b3c4d", planned=None, benchmark="storage"):
+        self.folder = Path(results) / campaign / "batches" / name
+        self.campaign, self.name = campaign, name
+        self.store = BatchStore(self.folder)
+        self.planned = planned or {"case-a": 2, "case-b": 2}
+        self.record = BatchRecord(
+            campaign=campaign, batch=name, benchmark=benchmark, status="running", setup={}, planned=self.planned
+        )
+        self.lock = OwnerLock(self.folder)
+
+    @property
+    def live(self):
+        return self.store.resources_live
+
+    def start(self, lock=True, ago_s=0.0, **allocation):
+        """Begin an invocation, as the runner does: lock, folders, batch.json."""
+        if lock:
+            self.lock.acquire()
+        self.store.create()
+        given = {"cores": 4, "cores_source": "Slurm", "memory_bytes": 8 * GIB, "memory_source": "Slurm"}
+        started = datetime.now(UTC) - timedelta(seconds=ago_s)
+        self.record.status, self.record.reason = "running", None
+        self.record.invocations.append(
+            Invocation(
+                index=len(self.record.invocations),
+                started_at=started.isoformat(timespec="milliseconds"),
+                facts={"allocation": {**given, "ends_at": None, **allocation}},
+                environment={"hostname": "node-a"},
+                provenance={"git": {"commit": "abc123"}, "slurm": {"job_id": None, "partition": None}},
+            )
+        )
+        self.save()
+        return self
+
+    def save(self):
+        self.store.write_record(self.record)
+
+    def rows(self, t_s, records=0, step=None, gpu=None, cpu=1.0, rss=100 << 20, invocation=None):
+        """Return the lines of one sample as bytes."""
+        index = len(self.record.invocations) - 1 if invocation is None else invocation
+        head = {"invocation": index, "t_s": t_s}
+        worker = {
+            "role": "worker", "processes": 2, "cpu_cores": cpu, "cpu_seconds": (cpu or 0) * t_s, "rss_bytes": rss,
+            "peak_rss_bytes": 2 * rss, "read_bytes": round(1000 * t_s), "write_bytes": round(2000 * t_s),
+            "memory_available_bytes": None, "gpu": None, "source": "proc", "records": records,
+        }  # fmt: skip
+        node = {
+            "role": "node", "processes": 90, "cpu_cores": 1.5, "cpu_seconds": 3 * t_s, "rss_bytes": None,
+            "peak_rss_bytes": None, "read_bytes": None, "write_bytes": None, "memory_available_bytes": 20 * GIB,
+            "gpu": gpu, "source": "proc", "records": records, "step": step,
+        }  # fmt: skip
+        return b"".join(orjson.dumps({**head, **row}) + b"\n" for row in (worker, node))
+
+    def sample(self, t_s, **more):
+        """Append one sample in one write."""
+        self.append(self.rows(t_s, **more))
+
+    def append(self, data):
+        self.live.parent.mkdir(parents=True, exist_ok=True)
+        with self.live.open("ab", buffering=0) as file:
+            file.write(data)
+
+    def log(self, msg, level=0, case=None):
+        line = {"t": "2026-11-26T10:00:00.000+00:00", "level": level, "benchmark": "storage", "batch": self.name}
+        with self.store.log_path.open("ab", buffering=0) as file:
+            file.write(orjson.dumps({**line, "case": case, "msg": msg}) + b"\n")
+
+    def done(self, case, begin, end):
+        """Record one more repetition of a case and its phase."""
+        repetition = self.record.done.get(case, 0)
+        self.record.done[case] = repetition + 1
+        self.record.invocations[-1].phases.append(
+            Phase(name="measure", t_start_s=begin, t_end_s=end, case=case, repetition=repetition)
+        )
+        self.save()
+
+    def end(self, status="ok", reason=None):
+        """End as the runner does: compacted samples, the end in batch.json, no lock."""
+        last = self.record.invocations[-1]
+        last.ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        last.elapsed_s = 10.0
+        last.status = self.record.status = status
+        last.reason = self.record.reason = reason
+        self.store.compact()
+        self.save()
+        self.lock.release()
+
+    def own(self, **owner):
+        """Write an owner.lock with other content than this process's."""
+        known = {"pid": os.getpid(), "started": "1", "host": socket.gethostname(), "slurm_job": None}
+        (self.folder / "owner.lock").write_bytes(orjson.dumps({**known, **owner}))
+
+
+def write_plan(results, campaign, batches, slurm=None):
+    """Write the plan.json of a campaign: `batches` maps a batch's name to its number of cases."""
+    folder = Path(results) / campaign
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = {name: [f"{name}-{i}" for i in range(count)] for name, count in batches.items()}
+    entries = [
+        {"batch": name, "benchmark": "storage", "setup": {}, "cases": cases[name], "expected_s": 12.5}
+        for name in batches
+    ]
+    every = [{"case": case, "repetitions": {"min": 2, "max": 3}} for names in cases.values() for case in names]
+    content = {"campaign": campaign, "system": {"slurm": slurm}, "cases": every, "batches": entries}
+    (folder / "plan.json").write_bytes(orjson.dumps(content))
