@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.services.deployed import DEPLOY
 from tests.services.live import Live
-from tests.services.loki import free_port
+from tests.services.loki import BINARY, free_port
 
 PROMETHEUS = DEPLOY / "prometheus"
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
@@ -59,9 +60,16 @@ def started(folder: Path, *arguments: str) -> Iterator[Path]:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         yield folder / "state" / "aifbench" / "deploy"
+        assert listens_at(process.pid) == {"127.0.0.1"}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def listens_at(pid: int) -> set[str]:
+    """Return the addresses at which a process takes connections."""
+    found = psutil.Process(pid).net_connections("inet")
+    return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
 
 
 def ask(port: int, auth: tuple[str, str] | None, path: str = "/api/v1/targets") -> httpx.Response:
@@ -140,6 +148,26 @@ def test_a_wrong_start_says_what_is_wrong(tmp_path: Path, arguments: list[str], 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_loki_is_started_on_the_loopback_with_its_own_folder(tmp_path: Path) -> None:
+    if not BINARY.exists():
+        pytest.skip("Loki is not built: tests/tools/build-loki")
+    port = free_port()
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CACHE_HOME": str(BINARY.parents[2])}
+    command = [str(DEPLOY / "start"), "loki", "--port", str(port)]
+    with (tmp_path / "loki.txt").open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + 60
+        while (answer := ask(port, None, "/ready")).status_code != 200:
+            assert time.monotonic() < end, answer.text
+            time.sleep(0.2)
+        assert listens_at(process.pid) == {"127.0.0.1"}
+        assert (tmp_path / "aifbench" / "deploy" / "loki" / "wal").is_dir()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 def test_grafana_gets_its_files_and_no_secret_on_its_command_line(tmp_path: Path) -> None:
