@@ -118,7 +118,7 @@ def test_menu_and_schema(server):
     assert "p200000" not in json.dumps(menu)
     schema = server.get("/api/v1/menu/storage/schema").json()
     assert schema["properties"]["mode"]["anyOf"][0]["enum"] == ["direct", "buffered-cold", "warm"]
-    expect_ko(server.get("/api/v1/menu/nothing/schema"), 404, "unknown_benchmark", "benchmark")
+    expect_ko(server.get("/api/v1/menu/nothing/schema"), 422, "unknown_benchmark", "benchmark")
 
 
 def test_validate_tells_the_plan_and_leaves_nothing(server):
@@ -349,7 +349,7 @@ def test_values_that_look_like_yaml_and_shell_stay_values(server):
 def test_bodies_too_large_and_headers_that_are_no_keys(server):
     assert server.post("/api/v1/runs", b"{" + b" " * (2 << 20)).status == 413
     for key in ("short", "x" * 200, "with space here"):
-        assert launch(server, key=key).status == 422
+        expect_ko(launch(server, key=key), 422, "invalid_request", "Idempotency-Key")
 
 
 def test_the_service_killed_at_random_moments(server):

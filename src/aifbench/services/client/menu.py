@@ -68,8 +68,22 @@ def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
 
 @cache
 def request_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a launch."""
-    return LaunchRequest.model_json_schema()
+    """Return the JSON Schema of a launch, whole in itself: it stands within the OpenAPI document."""
+    schema = LaunchRequest.model_json_schema()
+    whole: dict[str, Any] = inlined(schema, schema.pop("$defs"))
+    return whole
+
+
+def inlined(value: Any, definitions: dict[str, Any]) -> Any:
+    """Return a schema with its definitions in the place of the references to them."""
+    if isinstance(value, list):
+        return [inlined(inner, definitions) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: inlined(inner, definitions) for key, inner in value.items() if key != "$ref"}
+    if "$ref" in value:
+        return {**inlined(definitions[value["$ref"].rpartition("/")[2]], definitions), **found}
+    return found
 
 
 @cache

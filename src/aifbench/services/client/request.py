@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aifbench.campaign.config import merge
+from aifbench.campaign.errors import nearest
 from aifbench.campaign.presets import Preset
 from aifbench.campaign.system import Name, System
 from aifbench.services.client.reasons import refuse, shown
@@ -110,12 +111,19 @@ def parse_request(body: bytes) -> LaunchRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = [str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier()]
-        where = ".".join(path)[:MOST_KEY] or None
-        allowed = ", ".join(LaunchRequest.model_fields) if first["type"] == "extra_forbidden" and len(path) == 1 else ""
-        message = first["msg"] if first["type"] == "json_invalid" else f"{shown(first['input'])}: {first['msg']}"
-        raise refuse(
-            "invalid_request", message, field=where, hint=f"allowed keys: {allowed}" if allowed else ""
-        ) from None
+        where, hint = ".".join(path)[:MOST_KEY] or None, ""
+        if first["type"] == "json_invalid":
+            message = first["msg"]
+        elif first["type"] == "extra_forbidden":
+            key = str(first["loc"][-1])
+            near = nearest(key, list(LaunchRequest.model_fields)) if len(first["loc"]) == 1 else None
+            message, hint = f"unknown key {shown(key)}", f"did you mean {near}?" if near else KEYS
+        else:
+            message = f"{shown(first['input'])}: {first['msg']}"
+        raise refuse("invalid_request", message, field=where, hint=hint) from None
+
+
+KEYS = f"keys of a launch: {', '.join(LaunchRequest.model_fields)}"
 
 
 @dataclass

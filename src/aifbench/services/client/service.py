@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.services.client.check import Checker
 from aifbench.services.client.launch import Launcher, LaunchLimits, new_id
 from aifbench.services.client.menu import menu, request_schema, suite_schema
-from aifbench.services.client.reasons import CODES
+from aifbench.services.client.reasons import CODES, refuse
 from aifbench.services.client.request import parse_request
 from aifbench.services.client.runs import Runs
 from aifbench.services.client.slurm import SlurmClient
@@ -77,15 +78,20 @@ def _answers(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 _LIFE = {"not_found", "not_active"}
+_HTML = {"description": "the page", "content": {"text/html": {"schema": {"type": "string"}}}}
+_NOTHING = {"description": "nothing to report yet", "content": {"application/problem+json": {"schema": {}}}}
+_REPORT = {200: _HTML, 409: _NOTHING, **_answers("not_found")}
+_PROBLEM: dict[int | str, dict[str, Any]] = {
+    409: {"description": "a file of the checkout is wrong", "content": {"application/problem+json": {}}}
+}
 _LAUNCH = _answers(*(code for code in CODES if code not in _LIFE))
 _BODY = {"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema()}}}}
+KEY = re.compile(r"^[!-~]{8,128}$")
 Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        min_length=8,
-        max_length=128,
-        pattern=r"^[!-~]+$",
+        json_schema_extra={"minLength": 8, "maxLength": 128, "pattern": KEY.pattern},
         description="the same key gives the same run, however often it is sent",
     ),
 ]
@@ -144,7 +150,7 @@ class ClientService(Service):
         read, launch = [needs("read")], [needs("launch")]
         router = self.router
 
-        @router.get("/menu", dependencies=read)
+        @router.get("/menu", dependencies=read, responses=_PROBLEM)
         async def get_menu() -> dict[str, Any]:
             """What can be launched: benchmarks, presets with their expected time, profiles, limits, codes."""
             try:
@@ -157,7 +163,7 @@ class ClientService(Service):
             """The JSON Schema of a suite of one benchmark: what `config` of a launch may hold."""
             if benchmark not in benchmarks():
                 hint = f"allowed: {', '.join(benchmarks())}"
-                raise Refused(404, "unknown_benchmark", f"{benchmark}: no such benchmark", field="benchmark", hint=hint)
+                raise refuse("unknown_benchmark", f"{benchmark}: no such benchmark", field="benchmark", hint=hint)
             return suite_schema(benchmark)
 
         @router.post("/runs:validate", dependencies=launch, responses=_LAUNCH, openapi_extra=_BODY)
@@ -194,7 +200,7 @@ class ClientService(Service):
             """End a run and its jobs; what it has measured stays."""
             return {"status": "ok", "run": await run_sync(self.launcher.cancel, id)}
 
-        @router.get("/runs/{id}/report", dependencies=read, responses=_answers("not_found"), response_class=Response)
+        @router.get("/runs/{id}/report", dependencies=read, responses=_REPORT, response_class=Response)
         async def report(id: Id) -> Response:
             """The report of a run, whole in itself, of whatever is recorded so far."""
             return _page(await run_sync(self.runs.report, id))
@@ -221,6 +227,9 @@ class ClientService(Service):
 
     async def _counted(self, body: bytes, key: str | None) -> dict[str, Any]:
         try:
+            if key is not None and not KEY.fullmatch(key):
+                message = "8 to 128 visible characters without a space are needed"
+                raise refuse("invalid_request", message, field="Idempotency-Key", hint="such as a UUID")
             request = await run_sync(parse_request, body)
             if key is None:
                 found = await run_sync(self.launcher.launch, request, None, limiter=self._launches)
