@@ -62,6 +62,8 @@ def raw() -> dict[str, list[Any]]:
         "error": [None] * 4,
         "answer_sha256": ["a", "a", "b", "a"],
         "reads_with_several_events": [0] * 4,
+        "round_trip_ns": [None] * 4,
+        "retransmits": [None] * 4,
         "server_queue_ms": [None] * 4,
         "server_load_ms": [None] * 4,
         "server_prefill_ms": [90.0, 90.0, 110.0, 90.0],
@@ -399,6 +401,18 @@ def test_coalesced_reads_and_failed_warmup_are_notes() -> None:
     assert validity.valid
     assert any("2 reads brought several of 16 token events" in note for note in validity.notes)
     assert "1 of 2 warm-up requests failed" in validity.notes
+
+
+def test_the_network_has_its_part_of_the_time_to_first_token() -> None:
+    without, _ = run()
+    metrics, validity = run({"round_trip_ns": [4_000_000] * 4, "retransmits": [0, 2, 0, 1]})
+    assert without["network_round_trip_s"].value is None
+    assert metrics["network_round_trip_s"].value == pytest.approx(0.004)
+    residual, before = (each["time_to_first_token_residual_s"].value for each in (metrics, without))
+    assert residual is not None
+    assert before is not None
+    assert before - residual == pytest.approx(0.004)
+    assert "the client's host sent 3 TCP segments again: the path to the server loses some" in validity.notes
 
 
 def test_without_calibration_there_is_no_instrument_error() -> None:

@@ -119,7 +119,7 @@ def test_absent_is_none_and_never_zero() -> None:
     assert {
         "first_byte_ns", "first_event_ns", "first_token_ns", "first_visible_ns", "tokens", "prompt_tokens",
         "cached_tokens", "status", "finish_reason", "server_queue_ms", "server_load_ms", "server_prefill_ms",
-        "server_decode_ms", "answer_sha256", "probe",
+        "server_decode_ms", "answer_sha256", "probe", "round_trip_ns", "retransmits",
     } == set(absent)  # fmt: skip
 
 

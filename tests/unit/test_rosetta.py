@@ -51,6 +51,8 @@ def columns(*requests: Request) -> dict[str, list[Any]]:
         "error": [None] * n,
         "answer_sha256": ["a"] * n,
         "reads_with_several_events": [0] * n,
+        "round_trip_ns": [None] * n,
+        "retransmits": [None] * n,
         **{name: [None] * n for name in absent},
     }
 

@@ -65,8 +65,8 @@ class InferenceParams(Params):
         "end_to_end_latency_from_schedule_s", "schedule_lag_p99_s", "schedule_lag_max_s", "success_rate", "makespan_s",
         "requests_per_second", "distinct_answers", "concurrency_achieved", "goodput_share",
         "goodput_requests_per_second", "server_queue_s", "server_load_s", "server_prefill_s",
-        "server_tokens_per_second", "server_time_to_first_token_s", "time_to_first_token_residual_s",
-        "prefill_tokens_per_second", "clients_under_slo", "rate_under_slo",
+        "server_tokens_per_second", "server_time_to_first_token_s", "network_round_trip_s",
+        "time_to_first_token_residual_s", "prefill_tokens_per_second", "clients_under_slo", "rate_under_slo",
     )  # fmt: skip
 
     engine: Engine = setup(LlamaCpp(kind="llamacpp"), "the inference server, told apart by `kind`")

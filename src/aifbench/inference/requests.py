@@ -121,9 +121,9 @@ def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, 
 
     client, index; scheduled_ns, send_ns, sent_ns, first_byte_ns, first_event_ns, first_token_ns, first_visible_ns,
     end_ns; token_ns (a list: the stamp of each token event); tokens, prompt_tokens, cached_tokens (as the server
-    counts); connection_reused; status; error (class); finish_reason; server_queue_ms, server_load_ms,
-    server_prefill_ms, server_decode_ms; answer_sha256; reads_with_several_events; bytes_received; probe (the load
-    that a search tried, set by the search).
+    counts); connection_reused; round_trip_ns, retransmits (of the connection, as the kernel tells); status; error
+    (class); finish_reason; server_queue_ms, server_load_ms, server_prefill_ms, server_decode_ms; answer_sha256;
+    reads_with_several_events; bytes_received; probe (the load that a search tried, set by the search).
     """
     rows: list[dict[str, Any]] = []
     messages: dict[str, str] = {}
@@ -159,6 +159,8 @@ def _row(exchange: Exchange, first_byte: int | None, answer: Answer, error: str 
         "prompt_tokens": answer.prompt_tokens,
         "cached_tokens": answer.cached_tokens,
         "connection_reused": exchange.connection_reused,
+        "round_trip_ns": exchange.round_trip_ns,
+        "retransmits": exchange.retransmits,
         "status": exchange.status,
         "error": error,
         "finish_reason": answer.finish_reason,

@@ -21,6 +21,7 @@ import select
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,9 @@ MAX_CLOCK_STEP_NS = 100_000
 LEAD_NS = 50_000_000
 """A connection that is missing is opened as long before its request is due."""
 _TIMESPEC = struct.Struct("@ll")
+_TCP_INFO_BYTES, _TOTAL_RETRANSMITS, _SHORTEST_RTT_US = 152, 100, 148
+"""Of Linux's `struct tcp_info`: how much of it is asked for, and where two 32-bit fields of it begin."""
+_UNKNOWN_RTT = 2**32 - 1
 
 
 @dataclass
@@ -60,6 +64,10 @@ class Exchange:
     end_ns: int | None = None
     """Stamp of the read that completed the response, or when it was given up."""
     status: int | None = None
+    round_trip_ns: int | None = None
+    """Shortest round trip of the connection that the kernel has seen; None where it does not tell."""
+    retransmits: int | None = None
+    """Segments that this host sent again on the connection since its last request ended."""
     error: str | None = None
     """Class of the error: connect, tls, reset, timeout (no byte came), stall (it began), early_close, protocol."""
 
@@ -112,6 +120,7 @@ class _Client:
         self.events = 0
         """Of the connection, that epoll tells; 0: it does not know it."""
         self.used = False
+        self.retransmits = 0
         self.requests: Sequence[bytes] = ()
         self.next = 0
         self.exchange: Exchange | None = None
@@ -355,6 +364,7 @@ class StreamingClient:
             self._by_descriptor.pop(client.sock.fileno(), None)
         client.sock.close()  # epoll forgets it
         client.sock, client.used, client.connecting, client.handshaking, client.events = None, False, False, False, 0
+        client.retransmits = 0
 
     # -- the loop
 
@@ -543,6 +553,7 @@ class StreamingClient:
             self._finish(client, now)
 
     def _finish(self, client: _Client, now: int) -> None:
+        _ask_kernel(client)
         if client.unsent or not self._reuse or not client.response.reusable:
             self._drop(client)
         if self._end(client, now):
@@ -554,6 +565,7 @@ class StreamingClient:
     def _fail(self, client: _Client, error: str, now: int) -> None:
         assert client.exchange is not None
         client.exchange.error = error
+        _ask_kernel(client)
         self._drop(client)
         if self._end(client, now):
             self._wait(client, now + self._think_ns)
@@ -619,6 +631,20 @@ def _read(sock: socket.socket) -> tuple[bytes, Sequence[_Ancillary]]:
         return data, ()
     data, ancillary, _, _ = sock.recvmsg(READ_BYTES, ANCILLARY_BYTES)
     return data, ancillary
+
+
+def _ask_kernel(client: _Client) -> None:
+    """Put down what the kernel knows of the path to the server, after the request has ended."""
+    if client.sock is None or client.exchange is None or not hasattr(socket, "TCP_INFO"):
+        return
+    info = client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    if len(info) < _TCP_INFO_BYTES:
+        return
+    shortest = int.from_bytes(info[_SHORTEST_RTT_US : _SHORTEST_RTT_US + 4], sys.byteorder)
+    again = int.from_bytes(info[_TOTAL_RETRANSMITS : _TOTAL_RETRANSMITS + 4], sys.byteorder)
+    client.exchange.round_trip_ns = None if shortest == _UNKNOWN_RTT else shortest * 1000
+    client.exchange.retransmits = again - client.retransmits
+    client.retransmits = again
 
 
 def _kernel_stamp(ancillary: Sequence[_Ancillary], offset_ns: int) -> int | None:

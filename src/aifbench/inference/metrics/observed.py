@@ -55,7 +55,7 @@ class Requests:
         numbers = {
             name: np.array([np.nan if value is None else float(value) for value in _plain(raw[name])])
             for name in (
-                "tokens", "prompt_tokens", "cached_tokens", "reads_with_several_events",
+                "tokens", "prompt_tokens", "cached_tokens", "reads_with_several_events", "round_trip_ns", "retransmits",
                 "server_queue_ms", "server_load_ms", "server_prefill_ms", "server_decode_ms",
             )
         }  # fmt: skip

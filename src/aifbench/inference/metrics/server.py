@@ -4,8 +4,10 @@
 Ollama tells no queue, but its total holds one: what is left of it without load, prefill and decode. Some ms of work
 between and after the tokens are in that too.
 `server_time_to_first_token_s`: their sum.
-`time_to_first_token_residual_s`: our time to first token minus that: network, HTTP, template, sampling, and a queue
-where the server does not tell it.
+`network_round_trip_s`: shortest round trip that the client's kernel has seen on the connection; the request and its
+first token take at least one.
+`time_to_first_token_residual_s`: our time to first token minus both: HTTP, template, sampling, and a queue where the
+server does not tell it.
 `server_tokens_per_second`: (tokens - 1) / decode time, as engines start that time at the first token.
 `prefill_tokens_per_second`: prompt tokens that were not cached by prefill time.
 """
@@ -28,6 +30,7 @@ def server_metrics(requests: Requests) -> dict[str, Metric]:
     told = {name: values for name, values in parts.items() if values.size and not np.isnan(values).all()}
     own = sum(told.values(), np.zeros(len(counts))) if told else np.full(len(counts), np.nan)
     ttft = requests.good("first_token") - requests.good("send")
+    network = requests.good("round_trip_ns") / 1e9
     fresh = requests.good("prompt_tokens") - requests.good("cached_tokens")
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.where((decode > 0) & (counts > 1), (counts - 1) / decode, np.nan)
@@ -41,8 +44,11 @@ def server_metrics(requests: Requests) -> dict[str, Metric]:
         },
         "server_tokens_per_second": known_mean(rate, "tokens/s", "(tokens - 1) / server's decode time, mean", silent),
         "server_time_to_first_token_s": known_mean(own, "s", f"server's {sum_of}, mean", silent),
+        "network_round_trip_s": known_mean(
+            network, "s", "shortest round trip of the connection, mean", "the kernel does not tell it"
+        ),
         "time_to_first_token_residual_s": known_mean(
-            ttft - own, "s", f"time to first token - server's {sum_of}, mean", silent
+            ttft - own - np.nan_to_num(network), "s", f"time to first token - server's {sum_of} - network, mean", silent
         ),
         "prefill_tokens_per_second": known_mean(
             reading, "tokens/s", "uncached prompt tokens by server's prefill time, mean", silent

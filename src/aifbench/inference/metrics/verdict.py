@@ -156,6 +156,9 @@ def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, An
     together = float(np.nansum(requests.columns["reads_with_several_events"]))
     if events and together / events > MOST_COALESCED:
         notes.append(f"{together:.0f} reads brought several of {events} token events: their gaps are bounds")
+    again = int(np.nansum(requests.columns["retransmits"]))
+    if again:
+        notes.append(f"the client's host sent {again} TCP segments again: the path to the server loses some")
     if requests.ok.any() and np.isnan(requests.good("tokens")).any():
         notes.append("the server gives no token count: token events are counted instead")
     notes += [f"{name}: {message}" for name, message in sorted(facts["error_messages"].items())]
