@@ -87,10 +87,21 @@ def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens |
     for service in services:
         app.include_router(service.router)
     _own_routes(app, services)
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path not in OPEN and scope_of(route.dependant) is None:
+    for route in routes_of(app):
+        if route.path not in OPEN and scope_of(route.dependant) is None:
             raise ValueError(f"{route.path} says no scope; add dependencies=[needs(...)]")
     return app
+
+
+def routes_of(app: FastAPI) -> list[APIRoute]:
+    """Return all routes, those of the services included. Raises ValueError for one that cannot be looked into."""
+    found = [route for route in app.routes if isinstance(route, APIRoute)]
+    for service in app.state.services:
+        for route in service.router.routes:
+            if not isinstance(route, APIRoute):
+                raise ValueError(f"{service.name}: {route!r} is no plain route, so its scope is not known")
+            found.append(route)
+    return found
 
 
 def scope_of(dependant: Dependant) -> str | None:
