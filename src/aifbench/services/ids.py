@@ -43,7 +43,7 @@ def open_beneath(root: Path, *parts: str) -> BinaryIO:
             os.close(folder)
             folder = found
         if not stat.S_ISREG(os.fstat(folder).st_mode):
-            raise FileNotFoundError(parts[-1])
+            raise FileNotFoundError("/".join(parts))
         file = os.fdopen(folder, "rb")
     except BaseException:
         os.close(folder)

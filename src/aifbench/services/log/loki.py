@@ -45,7 +45,9 @@ METADATA = {
 }
 REFUSED = frozenset({400, 413, 422})
 """Answers that another try would get again."""
-_IGNORED = re.compile(r"total ignored: (\d+) out of \d+")
+_IGNORED = re.compile(r"total ignored: (\d+) out of \d+|(\d+) errors like: ")
+_ONE_IGNORED = re.compile(r"entry for stream .* has timestamp too (old|new)", re.DOTALL)
+"""How Loki says that it took a batch but for some lines."""
 
 
 class LokiPush:
@@ -140,8 +142,7 @@ class LokiPush:
                 self.sent += len(self._flight)
                 self.problem = None
             elif status in REFUSED:
-                ignored = sum(int(count) for count in _IGNORED.findall(text))
-                refused = min(ignored, len(self._flight)) if ignored else len(self._flight)
+                refused = _ignored(text, len(self._flight))
                 self.refused += refused
                 self.sent += len(self._flight) - refused
                 self.problem = f"Loki refused {refused} of {len(self._flight)} statements: {_short(text)}"
@@ -172,10 +173,11 @@ def payload(records: Iterable[dict[str, Any]], cluster: str) -> dict[str, Any]:
     """
     streams: dict[tuple[str, str], list[Any]] = {}
     for number, record in enumerate(records):
-        service = record.get("service") or "other"
+        service = record.get("service")
         metadata = {METADATA[name]: visible(str(record[name])) for name in METADATA if record.get(name)}
         if service not in SERVICES:
-            metadata["sender"] = visible(service)
+            if service:
+                metadata["sender"] = visible(service)
             service = "other"
         stamp = _nanoseconds(record["t"]) + number
         line = [str(stamp), visible(record["msg"]), metadata]
@@ -191,6 +193,14 @@ def payload(records: Iterable[dict[str, Any]], cluster: str) -> dict[str, Any]:
 def visible(text: str) -> str:
     """Return a text as one line in which nothing is left that a terminal would obey."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _ignored(text: str, lines: int) -> int:
+    """Return how many of the lines of a batch an answer 400 has refused: all, unless it says otherwise."""
+    counted = sum(int(first or second) for first, second in _IGNORED.findall(text))
+    if counted == 0 and _ONE_IGNORED.match(text):
+        counted = 1
+    return min(counted, lines) if counted else lines
 
 
 def _nanoseconds(text: str) -> int:

@@ -79,14 +79,17 @@ class Tail:
                 key = (run, batch)
                 present.add(key)
                 if key not in self._files:
-                    self._files[key] = _File(0 if self._started else -1, now + ACTIVE_S)
+                    self._files[key] = _File(0, now + ACTIVE_S) if self._started else _File(-1, float("-inf"))
         for key in self._files.keys() - present:
             del self._files[key]
 
     def _read(self, run: str, batch: str, file: _File, now: float) -> list[dict[str, Any]]:
         try:
             with open_beneath(self._results, run, "batches", batch, "log.jsonl") as opened:
-                size = os.fstat(opened.fileno()).st_size
+                facts = os.fstat(opened.fileno())
+                size = facts.st_size
+                if time.time() < facts.st_mtime + ACTIVE_S:
+                    file.active_until = now + ACTIVE_S
                 if file.offset < 0:
                     file.offset = size
                 if size == file.offset:
@@ -103,7 +106,6 @@ class Tail:
         if end == 0 and len(data) == MOST_AT_ONCE:
             end = len(data)  # no line of ours is that long
         file.offset += end
-        file.active_until = now + ACTIVE_S
         return [record for line in data[:end].split(b"\n") if (record := job_record(line, run, batch)) is not None]
 
 

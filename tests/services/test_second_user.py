@@ -1,0 +1,190 @@
+"""Another user of the same login node: refused on the socket, at the files, at the process, and on every TCP route."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from aifbench.campaign.errors import ConfigError
+from aifbench.services.app import create_app, make_services, routes_of
+from aifbench.services.settings import Settings, private_folder
+from aifbench.services.tokens import Tokens
+from tests.services.live import SOURCE, Live
+from tests.services.stranger import UID, as_stranger, needs_root
+
+ROOT = Path(__file__).parents[2]
+pytestmark = needs_root
+
+
+@pytest.fixture
+def folder():
+    """A folder that everybody can enter, as a login node's file system is."""
+    made = Path(tempfile.mkdtemp(prefix="aifbench-test-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def server(folder):
+    before = os.umask(0o022)
+    try:
+        with Live(folder, "log") as live:
+            yield live
+    finally:
+        os.umask(before)
+
+
+def talk(path):
+    """Connect, ask, and return how many bytes came back."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(path))
+        try:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return len(client.recv(1000))
+        except (BrokenPipeError, ConnectionResetError):
+            return 0
+
+
+def test_the_stranger_is_one(folder):
+    assert as_stranger(os.getuid) == UID
+    assert as_stranger(lambda: os.listdir(folder)) == []
+
+
+def test_socket_and_folder(server):
+    assert as_stranger(lambda: talk(server.socket)) == "PermissionError"
+    assert as_stranger(lambda: os.listdir(server.runtime)) == "PermissionError"
+    assert as_stranger(lambda: os.unlink(server.socket)) == "PermissionError"
+    assert as_stranger(lambda: os.rename(server.runtime, server.runtime.with_name("x"))) == "PermissionError"
+    assert talk(server.socket) > 0
+
+
+def test_the_kernel_says_who_connects_when_the_modes_do_not_help(server):
+    server.runtime.chmod(0o755)
+    server.runtime.parent.chmod(0o755)
+    server.socket.chmod(0o666)
+    assert as_stranger(lambda: talk(server.socket)) == 0
+    assert as_stranger(lambda: [talk(server.socket) for _ in range(20)]) == [0] * 20
+    assert talk(server.socket) > 0
+    server.stop()
+    assert "Traceback" not in server.said()
+
+
+def test_tokens_statements_and_state(server):
+    for scope in ("launch", "read", "ingest"):
+        file = server.state / f"token-{scope}"
+        assert as_stranger(file.read_text) == "PermissionError"
+        assert as_stranger(lambda file=file: os.unlink(file)) == "PermissionError"
+    log = server.results / ".services" / "log"
+    assert as_stranger(lambda: os.listdir(log)) == "PermissionError"
+    assert as_stranger((log / "statements.jsonl").read_text) == "PermissionError"
+    configs = server.results / ".services" / "log-configs.json"
+    server.ask("PUT", "/api/v1/log/configs/x", {"logLevel": 0, "expires_at": "2036-01-01T00:00:00Z"})
+    assert as_stranger(lambda: configs.write_text("{}")) == "PermissionError"
+
+
+def test_the_process(server):
+    pid = server.process.pid
+    assert as_stranger(lambda: os.kill(pid, signal.SIGTERM)) == "PermissionError"
+    for name in ("environ", "mem", "maps"):
+        assert as_stranger(Path(f"/proc/{pid}/{name}").read_bytes) == "PermissionError"
+    assert as_stranger(lambda: os.listdir(f"/proc/{pid}/fd")) == "PermissionError"
+    command = as_stranger(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().decode())
+    assert "aifbench" in command
+    assert server.token() not in command
+
+
+def test_every_route_on_a_tcp_port(folder):
+    settings = Settings(project=ROOT, results=folder / "r", state=folder / "s", runtime=folder / "t")
+    routes = routes_of(create_app(settings, make_services(settings, ["client", "monitor", "log"])))
+    targets = sorted(
+        {(method, route.path.replace("{", "").replace("}", "")) for route in routes for method in route.methods}
+    )
+    assert len(targets) > 25
+    with Live(folder, tcp=0, project=ROOT) as live:
+        port = int(live.said().split("127.0.0.1:")[1].split("/")[0])
+
+        def attack():
+            found = {}
+            for method, path in targets:
+                for headers in ({}, {"Authorization": "Bearer " + "A" * 43}, {"X-Forwarded-User": "root"}):
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    connection.request(method, path, headers=headers)
+                    status = connection.getresponse().status
+                    connection.close()
+                    found.setdefault(status, []).append(path)
+            return found
+
+        found = as_stranger(attack)
+        assert set(found.pop("200")) == {"/healthz", "/"}
+        assert set(found.pop("404", [])) <= {"/file"}
+        assert set(found) <= {"401", "429"}
+        assert len(found["401"]) > 20
+        own = socket.getaddrinfo(socket.gethostname(), port, type=socket.SOCK_STREAM)
+        for family, kind, _, _, address in own:
+            if not address[0].startswith("127.") and address[0] != "::1":
+                with socket.socket(family, kind) as other:
+                    assert other.connect_ex(address) != 0, f"the port is open on {address}"
+
+
+def start(folder, *options):
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "XDG_STATE_HOME": str(folder / "state")}
+    environment["XDG_RUNTIME_DIR"] = str(folder / "run")
+    command = [sys.executable, "-m", "aifbench", "serve", "log", "--project", str(folder), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("which", ["run", "state"])
+def test_a_folder_that_somebody_else_made_first_is_refused(folder, which):
+    (folder / which).mkdir()
+    (folder / which / "aifbench").mkdir(mode=0o777)
+    os.chown(folder / which / "aifbench", UID, UID)
+    code, said = start(folder)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "must be a folder of your own" in said
+
+
+def test_a_link_instead_of_the_folder_is_refused(folder):
+    (folder / "run").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "run" / "aifbench").symlink_to(folder / "elsewhere")
+    code, said = start(folder)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "not a link" in said
+    assert os.listdir(folder / "elsewhere") == []
+
+
+@pytest.mark.parametrize("how", ["readable", "foreign", "link", "short"])
+def test_a_token_that_others_planted_or_can_read_is_not_used(folder, how):
+    state = folder / "state"
+    state.mkdir(mode=0o700)
+    file = state / "token-launch"
+    file.write_text("A" * 43)
+    file.chmod(0o644 if how == "readable" else 0o600)
+    if how == "foreign":
+        os.chown(file, UID, UID)
+    elif how == "link":
+        file.rename(folder / "planted")
+        file.symlink_to(folder / "planted")
+    elif how == "short":
+        file.write_text("A" * 42)
+    with pytest.raises(ConfigError, match="delete the file, a new one is made"):
+        Tokens(state)
+    file.unlink()
+    assert Tokens(state)["launch"] != "A" * 43
+
+
+def test_a_folder_of_ours_that_is_open_is_closed(folder):
+    (folder / "own").mkdir(mode=0o777)
+    (folder / "own").chmod(0o777)
+    assert private_folder(folder / "own").stat().st_mode & 0o777 == 0o700
