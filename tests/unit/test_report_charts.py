@@ -1,7 +1,10 @@
 import pytest
 
 from aifbench.report.charts import SPECS, Spec, build, chart_specs, metric_name
-from aifbench.report.load import Case, Repetition, Value, axis_value
+from aifbench.report.curves import CLIENTS, RATE, between, curves, knee_of
+from aifbench.report.figures import charts, draw_panels
+from aifbench.report.load import Case, Repetition, Value, axis_name, axis_value, load
+from tests.fixtures.results import loads, write_results
 
 TIME = Spec("time", "storage", "Time", ("write_time_s",), ("block_size", "clients"))
 FRONTIER = next(spec for spec in SPECS if spec.name == "retrieval_frontier")
@@ -175,3 +178,119 @@ def test_names_and_values_for_readers():
     assert axis_value("block_size", 65536) == "64KiB"
     assert axis_value("batch_size", 1) == "1"
     assert axis_value("prompt", "a\x00b" + "x" * 60) == "a�b" + "x" * 36 + "…"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "loads"
+    write_results(folder, list(loads()))
+    results = load(folder)
+    return results, {chart.name: chart for chart in charts(results, "inference")}
+
+
+def test_latency_runs_over_throughput_along_the_load(measured):
+    chart = measured[1]["inference_latency_throughput"]
+    assert [panel.title for panel in chart.panels] == ["time to first token", "inter-token latency"]
+    short, long = chart.panels[0].series
+    assert [point.label for point in short.points] == ["1", "2", "3", "4", "6", "8", "12", "16"]
+    assert [point.x for point in short.points] == pytest.approx([102.4 * min(n, 6) for n in (1, 2, 3, 4, 6, 8, 12, 16)])
+    assert short.points[0].x_low < short.points[0].x < short.points[0].x_high
+    assert [point.label for point in long.points if point.state != "valid"] == ["12"]
+    assert chart.has_invalid
+
+
+def test_the_knee_is_marked_with_its_interval_and_told(measured):
+    chart = measured[1]["inference_latency_throughput"]
+    for series in chart.panels[0].series:
+        assert series.mark.text.startswith(f"{series.label}\nknee at 6.0 clients (5.")
+        assert series.mark.stretch[0][0] < series.mark.stretch[-1][0]
+        assert series.mark.case == next(point.case for point in series.points if point.label == "6")
+    assert "short: knee at 6.0 clients (5." in chart.caption
+    assert "the wide stretch is its 95 % interval" in chart.mark
+    drawn = draw_panels(chart)
+    assert sum("knee at" in text for _, _, _, text in drawn[0].points) == 2
+
+
+def test_no_knee_is_told_with_its_reason(measured):
+    few = [case for case in measured[0].cases if case.axes["clients"] in (1, 2, 3, 4)]
+    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
+    chart = build(spec, few)
+    assert chart.mark == ""
+    assert "short: no knee found up to 4 clients: one even line describes it as well" in chart.caption
+
+
+def test_bounds_of_the_slo_are_lines_where_they_are_near(measured):
+    first, gaps = measured[1]["inference_latency_throughput"].panels
+    assert first.lines == ((300.0, "SLO 300 ms"),)
+    assert gaps.lines == ()
+    assert (
+        "The SLO's bound on inter-token latency, 2 s, lies above the chart."
+        in measured[1]["inference_latency_throughput"].caption
+    )
+    assert axis_name("slo.time_to_first_token_s") == "SLO on time_to_first_token"
+    assert axis_value("slo.time_to_first_token_s", 0.3) == "0.3 s"
+
+
+def test_the_end_to_end_latency_is_shown_where_the_slo_bounds_it(measured):
+    cases = [case for case in measured[0].cases if "slo.time_to_first_token_s" in case.axes]
+    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
+    for case in cases:
+        case.axes = {**case.axes, "slo.end_to_end_latency_s": 9.0}
+    titles = [panel.title for panel in build(spec, cases).panels]
+    for case in cases:
+        del case.axes["slo.end_to_end_latency_s"]
+    assert titles[-1] == "end-to-end latency"
+
+
+def test_rates_have_a_curve_of_their_own_and_searches_have_none(measured):
+    rates = measured[1]["inference_latency_rate"].panels[0]
+    assert [point.label for point in rates.series[0].points] == ["1", "2", "4", "8", "16", "32"]
+    for name in ("inference_time_to_first_token", "inference_latency_throughput"):
+        told = [point.case for panel in measured[1][name].panels for one in panel.series for point in one.points]
+        assert set(told) == {case.id for case in measured[0].cases if case.axes["schedule.kind"] == "closed"} - {
+            case.id for case in measured[0].cases if "find" in case.axes
+        }
+
+
+def test_a_rate_that_no_server_could_reach_has_no_knee(measured):
+    (curve,) = curves(measured[0].cases, RATE)
+    assert knee_of(curve, RATE).load == pytest.approx(12, rel=0.03)
+    before = curve[-1].metrics["makespan_s"]
+    curve[-1].metrics["makespan_s"] = Value(3.0, "s", 5, 2.9, 3.1)
+    told = knee_of(curve, RATE)
+    curve[-1].metrics["makespan_s"] = before
+    assert told.load is None
+    assert told.reason.startswith("too few requests: one answer takes 0.65 s, all of the highest rate 3 s")
+
+
+def test_invalid_cases_and_repetitions_are_no_part_of_a_knee(measured):
+    curve = next(curve for curve in curves(measured[0].cases, CLIENTS) if curve[0].axes["prompt"] == "long")
+    assert [case.axes["clients"] for case in curve if case.state == "invalid"] == [12]
+    assert knee_of(curve, CLIENTS) == knee_of([case for case in curve if case.state == "valid"], CLIENTS)
+
+
+def test_a_search_shows_what_it_tried_and_what_it_found(measured):
+    chart = measured[1]["inference_search"]
+    (series,) = chart.panels[0].series
+    assert [(point.x, point.y) for point in series.points] == [(1, 1), (2, 1), (4, 1), (6, 0.97), (7, 0.7), (8, 0.4)]
+    assert series.points[0].text.endswith("1 client: 100.0 % within the SLO\ntried by 5 searches")
+    assert (series.mark.x, series.mark.y) == (6, 0.95)
+    assert chart.panels[0].lines == ((0.95, "asked for 95 %"),)
+    assert "6.00 ± 0.12 clients keep the SLO." in chart.caption
+
+
+def test_a_place_between_two_loads_lies_on_the_drawn_line():
+    places = [(1.0, 10.0, 1.0), (4.0, 40.0, 100.0), (16.0, 40.0, 200.0)]
+    assert between(places, 2, x_log=False, y_log=True) == (25.0, pytest.approx(10))
+    assert between(places, 8, x_log=False, y_log=False) == (40.0, pytest.approx(150))
+    assert between(places, 99, x_log=False, y_log=False) == (40.0, 200.0)
+
+
+def test_many_labels_become_the_first_and_the_last():
+    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
+    made = [
+        case(n, metrics={"time_to_first_token_s": 1.0 + n, "tokens_generated_per_second_aggregate": 1.0 + n}, clients=n)
+        for n in range(1, 60)
+    ]
+    labels = [point.label for point in build(spec, made).panels[0].series[0].points]
+    assert [label for label in labels if label] == ["1", "59"]

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
-from aifbench.report.findings import NBSP, findings, headline, knee, machine_notes, ratio, trust, verdict
+from aifbench.report.findings import NBSP, findings, headline, machine_notes, ratio, trust, verdict
 from aifbench.report.load import Value, load
 from aifbench.report.numbers import number
-from tests.fixtures.results import HALF, inference, retrieval, storage, write_results
+from tests.fixtures.results import HALF, inference, loads, retrieval, storage, write_results
 
 UNLIMITED = float("inf")
 
@@ -61,30 +63,47 @@ def test_effect_of_clients_and_k_name_the_same_index(found):
 def test_first_token_and_knee(found):
     texts = told(found, "inference")
     assert "160.0 ± 3.1 ms with 8, 4.00× (3.85–4.16) as long (prompt short)" in texts[0]
-    assert texts[1] == (
-        "All streams together gain up to 4 clients, at 320.0 ± 6.3 tokens/s; "
-        "beyond that no gain of more than 5 % is shown up to 8 (prompt short)."
-    )
+    # The line through 1 and 2 clients (100 and 190) meets the one through 4 and 8 (320 and 325) at 2 ** 1.81 = 3.5.
+    assert texts[1].startswith("Throughput has its knee at 3.5 clients (3.")
+    assert "With 4 clients all streams together reached 320.0 ± 6.3 tokens/s (prompt short)." in texts[1]
 
 
 def test_no_knee_is_an_answer(tmp_path):
     cases = [case for case in inference() if case.params["clients"] <= 4]
     texts = told(written(tmp_path / "r", cases), "inference")
-    assert texts[1].startswith("No knee up to 4 clients: together they still gain, and reach 320.0 ± 6.3 tokens/s")
+    assert texts[1] == (
+        "No knee is found up to 4 clients: 3 loads cannot tell, 4 are needed. "
+        "There all streams together reached 320.0 ± 6.3 tokens/s (prompt short)."
+    )
 
 
-@pytest.mark.parametrize(
-    ("values", "place"),
-    [
-        ([(100, 1), (190, 2), (320, 3), (325, 3)], 2),
-        ([(100, 1), (190, 2), (380, 3)], 2),
-        ([(100, 1), (104, 1), (103, 1)], 0),
-        ([(100, 60), (150, 60), (200, 60)], 0),
-        ([(100, 1), (90, 1), (150, 1)], 2),
-    ],
-)
-def test_knee(values, place):
-    assert knee([value(*each) for each in values]) == place
+def test_knees_of_clients_and_rates_and_the_limit_of_a_search(tmp_path):
+    """The server of `loads` is full from 6 clients and from 12 requests/s on, and the search found 6 clients."""
+    sentences = findings(written(tmp_path / "r", loads()))["inference"]
+    texts = {finding.figure: finding.text.replace(NBSP, " ") for finding in sentences}
+    assert texts["inference_latency_throughput"].startswith("Throughput has its knee at 6.0 clients (5.")
+    assert "a doubling brings 2.00× before it and 1.00× beyond it" in texts["inference_latency_throughput"]
+    assert texts["inference_latency_rate"].startswith("Throughput has its knee at 12.0 requests/s (11.")
+    assert texts["inference_search"] == (
+        "Up to 6.00 ± 0.12 clients, 95 % of the requests have a time to first token of at most 0.3 s."
+    )
+
+
+def test_a_search_without_a_limit_says_so(tmp_path):
+    (case,) = [case for case in loads() if "find" in case.params]
+    case.metrics["clients_under_slo"] = None
+    results = written(tmp_path / "r", [case])
+    results.cases[0].metrics["clients_under_slo"] = Value(None, "1", 0, reason="no limit up to 16")
+    assert told(results, "inference") == [
+        "The search for the most clients at which 95 % of the requests have a time to first token of at most 0.3 s "
+        "ended with: no limit up to 16."
+    ]
+
+
+def test_the_load_of_a_search_is_no_axis_of_other_sentences(tmp_path):
+    searches = [case for case in loads() if "find" in case.params]
+    other = [replace(case, params={**case.params, "clients": 64}) for case in searches]
+    assert len(told(written(tmp_path / "r", [*searches, *other]), "inference")) == 1
 
 
 def test_ratio_of_noisy_values_is_no_difference():

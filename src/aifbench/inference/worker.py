@@ -106,6 +106,7 @@ class InferenceWorker(Worker):
             **last,
             **together,
             "events_per_s": max(part["events_per_s"] for part in parts),
+            "probes": [[probe.load, probe.share] for probe in probes],
             "server_states_before": parts[0]["server_states_before"],
             "clock_offset_start_ns": parts[0]["clock_offset_start_ns"],
             "error_messages": {key: text for part in parts for key, text in part["error_messages"].items()},

@@ -7,11 +7,12 @@ become series and, when these are too many for one panel, panels. What does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from aifbench.report.curves import CLIENTS, FIND, RATE, Load, between, curves, knee_of, knee_text
 from aifbench.report.load import Case, Value, axis_name, axis_value, determines, independent, varying
 from aifbench.report.numbers import Scale, plain, scale_for
 
@@ -24,6 +25,12 @@ LINES = 120
 """Series of one chart that are drawn at all, its panels together; the caption counts the rest."""
 POINTS = 1500
 """Points of one chart, its panels together: beyond it series are not drawn, and the caption counts them."""
+LABELS = 40
+"""Points of one panel that have their load beside them; of more only the first and last of each series."""
+KNEES = 6
+"""Knees that a caption tells; the others are told on hover."""
+REACH = 3.0
+"""A bound of the SLO is drawn up to this many times above the highest point; farther up the caption tells it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,22 @@ class Spec:
     """The axis to take as x; only data sets in which it varies are shown."""
     apart: str = ""
     """An axis that has a chart of its own: data sets in which it varies are left to that chart."""
+    along: Load | None = None
+    """A load: a curve of `against` runs along it, and its knee is marked."""
+    bounds: tuple[tuple[str, str], ...] = ()
+    """(metric, axis of the SLO that bounds it)."""
+    if_bounded: str = ""
+    """A metric that is only shown where the SLO bounds it."""
+    search: bool = False
+    """Shows the loads that searches tried; all other charts leave searches out, as their load is no axis."""
 
+
+SLO_BOUNDS = (
+    ("time_to_first_token_s", "slo.time_to_first_token_s"),
+    ("inter_token_latency_mean_s", "slo.time_per_output_token_s"),
+    ("end_to_end_latency_s", "slo.end_to_end_latency_s"),
+)
+LATENCIES = tuple(metric for metric, _ in SLO_BOUNDS)
 
 SPECS = (
     Spec(
@@ -84,6 +106,33 @@ SPECS = (
         ("clients", "output_tokens"),
     ),
     Spec(
+        "inference_latency_throughput",
+        "inference",
+        "Latency against throughput, as clients are added",
+        LATENCIES,
+        against=CLIENTS.throughput,
+        along=CLIENTS,
+        bounds=SLO_BOUNDS,
+        if_bounded="end_to_end_latency_s",
+    ),
+    Spec(
+        "inference_latency_rate",
+        "inference",
+        "Latency against the achieved rate, as more is asked for",
+        LATENCIES,
+        against=RATE.throughput,
+        along=RATE,
+        bounds=SLO_BOUNDS,
+        if_bounded="end_to_end_latency_s",
+    ),
+    Spec(
+        "inference_search",
+        "inference",
+        "Search for the highest load within the SLO",
+        ("clients_under_slo", "rate_under_slo"),
+        search=True,
+    ),
+    Spec(
         "storage_bandwidth",
         "storage",
         "Bandwidth of writing and reading",
@@ -108,6 +157,11 @@ NAMES = {
     "time_to_first_token_s": "time to first token",
     "tokens_generated_per_second": "tokens per second, one stream",
     "tokens_generated_per_second_aggregate": "tokens per second, all streams",
+    "inter_token_latency_mean_s": "inter-token latency",
+    "end_to_end_latency_s": "end-to-end latency",
+    "requests_per_second": "requests per second",
+    "clients_under_slo": "clients within the SLO",
+    "rate_under_slo": "rate within the SLO",
     "write_time_s": "time to write",
     "read_time_s": "time to read",
     "write_bandwidth_mib_s": "write bandwidth",
@@ -141,6 +195,20 @@ class Point:
     repetitions: tuple[tuple[float, float, bool], ...]
     """(x, y, valid) of the single repetitions."""
     text: str
+    label: str = ""
+    """What stands beside the point."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on a curve that was computed, and the stretch of the curve in which it lies with 95 %."""
+
+    x: float
+    y: float
+    stretch: tuple[tuple[float, float], ...]
+    case: str
+    """The case next to it."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -151,6 +219,7 @@ class Series:
     style: int | None
     points: tuple[Point, ...]
     joined: bool
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True)
@@ -166,11 +235,15 @@ class Panel:
     x_is_metric: bool
     ticks: tuple[tuple[float, str], ...]
     """Ticks of x (position, text); empty: as the scale gives them."""
+    lines: tuple[tuple[float, str], ...] = ()
+    """Bounds (y, text) that are drawn across."""
+    y_top: float | None = None
+    """Upper end of y where it is no matter of the points."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of one or more panels. `absent` counts cases that have no value here, by state."""
+    """A figure of one or more panels. `mark` says what a computed place on its curves is, where there are any."""
 
     name: str
     benchmark: str
@@ -179,6 +252,7 @@ class Chart:
     panels: tuple[Panel, ...]
     legend: tuple[tuple[str, int], ...] = field(default=())
     has_invalid: bool = False
+    mark: str = ""
 
 
 @dataclass
@@ -211,60 +285,164 @@ def chart_specs(benchmark: str, headline: tuple[str, ...]) -> tuple[Spec, ...]:
 
 def build(spec: Spec, cases: list[Case]) -> Chart | None:
     """Return the chart of `spec`, or None when no case has a value for it."""
+    cases = _on_curves(cases, spec)
     shown = [case for case in cases if any(_plottable(case, spec, metric) for metric in spec.metrics)]
     if spec.over or spec.apart:
         swept = _swept(shown, spec.over or spec.apart)
         cases = shown = [case for case in shown if (_data_set(case) in swept) == bool(spec.over)]
-    if spec.against:
+    if spec.against and not spec.along:
         cases = shown = _with_trade(shown, spec.against)
     if not shown:
         return None
     axes = varying(shown)
     x = _metric_x(spec, shown, axes) if spec.against else _axis_x(spec, shown, axes)
     free = [axis for axis in axes if axis not in x.axes]
-    if x.metric is None:  # an axis that x determines would split a curve
+    if x.metric is None or spec.along:  # an axis that x determines would split a curve
         free = [axis for axis in free if not determines(x.axes, axis, shown)]
     rest = independent(free, shown)
-    facets, lines = _split(rest, shown, spec, len(spec.metrics))
-    order = _Order(shown)
-    keys = sorted({_key(case, lines) for case in shown}, key=lambda key: order(lines, key))
+    bounded = {metric for metric, axis in spec.bounds if any(axis in case.axes for case in shown)}
+    metrics = [metric for metric in spec.metrics if metric != spec.if_bounded or metric in bounded]
+    facets, lines = _split(rest, shown, spec, len(metrics))
+    order = Order(shown)
+    keys = sorted({key_of(case, lines) for case in shown}, key=lambda key: order(lines, key))
     styles = {key: place for place, key in enumerate(keys[:SERIES])}
-    several = len(spec.metrics) > 1
+    several = len(metrics) > 1
     panels, drawn, total = [], 0, 0
-    dots = sum(len(case.repetitions) for case in shown) * len(spec.metrics) <= DOTS
+    notes: dict[str, None] = {}
+    dots = sum(len(case.repetitions) for case in shown) * len(metrics) <= DOTS
 
     def made(cases: list[Case], key: tuple[Any, ...], metric: str, scale: Scale) -> Series | None:
         """Return one series of one panel."""
-        return _series(cases, _describe(lines, key), styles.get(key), metric=metric, x=x, scale=scale, dots=dots)
+        label = describe(lines, key)
+        return _series(cases, label, styles.get(key), metric=metric, x=x, scale=scale, dots=dots, along=spec.along)
 
     groups = _grouped(shown, facets)
     for combo in sorted(groups, key=lambda key: order(facets, key)):
-        for metric in spec.metrics:
+        for metric in metrics:
             scale = scale_for([_number(case, metric) for case in shown], _unit(shown, metric))
-            title = _describe(facets, combo)
+            title = describe(facets, combo)
             if several:
                 title = " · ".join(part for part in (metric_name(metric), title) if part)
             by_line = _grouped(groups[combo], lines)
             series = [one for key in keys if (one := made(by_line.get(key, []), key, metric, scale))]
             total += len(series)
-            series = _bounded(series, len(groups) * len(spec.metrics))
+            series = _bounded(series, len(groups) * len(metrics))
             drawn += len(series)
-            if series:
-                label = scale.unit if several and scale.unit else _axis_label(metric_name(metric), scale.unit)
-                panels.append(_panel(series, title, label, x=x, y_log=_spans_decades(shown, metric)))
+            if not series:
+                continue
+            y_log = _spans_decades(shown, metric)
+            if spec.along:
+                series = _labelled(_kneed(series, by_line, keys, spec.along, x_log=x.log, y_log=y_log))
+                notes |= dict.fromkeys(_knee_notes(groups[combo], lines, facets, spec.along))
+            slo, said = _slo(groups[combo], spec, metric, scale, series)
+            notes |= dict.fromkeys(said)
+            label = scale.unit if several and scale.unit else _axis_label(metric_name(metric), scale.unit)
+            panels.append(_panel(series, title, label, x=x, y_log=y_log, lines=slo))
     found = [series for panel in panels for series in panel.series]
-    legend = [(_describe(lines, key), style) for key, style in styles.items()] if lines else []
+    legend = [(describe(lines, key), style) for key, style in styles.items()] if lines else []
     return Chart(
         name=spec.name,
         benchmark=spec.benchmark,
         title=spec.title,
-        caption=_caption(
-            cases, shown, spec, dots=dots, undrawn=total - drawn, grey=any(series.style is None for series in found)
-        ),
+        caption=_caption(cases, shown, spec, dots=dots, undrawn=total - drawn, grey=_grey(found), notes=list(notes)),
         panels=tuple(panels),
         legend=tuple(legend),
         has_invalid=any(point.state != "valid" for series in found for point in series.points),
+        mark=KNEE_MARK if any(series.mark for series in found) else "",
     )
+
+
+def _grey(series: list[Series]) -> bool:
+    return any(one.style is None for one in series)
+
+
+KNEE_MARK = "knee, on the line between its neighbours; the wide stretch is its 95 % interval"
+
+
+def _on_curves(cases: list[Case], spec: Spec) -> list[Case]:
+    """Return the cases of the curves of `spec.along`; for other charts those that have no such chart of their own."""
+    on = {load: {case.id for curve in curves(cases, load) for case in curve} for load in (CLIENTS, RATE)}
+    if spec.along:
+        return [case for case in cases if case.id in on[spec.along]]
+    return [case for case in cases if FIND not in case.axes and case.id not in on[RATE]]
+
+
+def _slo(
+    cases: list[Case], spec: Spec, metric: str, scale: Scale, series: list[Series]
+) -> tuple[tuple[tuple[float, str], ...], list[str]]:
+    """Return the bounds on a metric as lines, and what the caption says of those that lie too far up to be drawn."""
+    axis = dict(spec.bounds).get(metric)
+    bounds = sorted({float(case.axes[axis]) for case in cases if axis in case.axes}) if axis else []
+    top = max(point.high or point.y for one in series for point in one.points)
+    lines, said = [], []
+    for bound in bounds:
+        text = f"{bound / scale.factor:g} {scale.unit}"
+        if bound / scale.factor <= REACH * top:
+            lines.append((bound / scale.factor, f"SLO {text}"))
+        else:
+            said.append(f"The SLO's bound on {metric_name(metric)}, {bound:g} s, lies above the chart.")
+    return tuple(lines), said
+
+
+def _kneed(
+    series: list[Series],
+    by_line: dict[tuple[Any, ...], list[Case]],
+    keys: list[tuple[Any, ...]],
+    load: Load,
+    *,
+    x_log: bool,
+    y_log: bool,
+) -> list[Series]:
+    """Return the series with their knees marked."""
+    drawn = {point.case: point for one in series for point in one.points}
+    made = []
+    of_key = [by_line[key] for key in keys if any(case.id in drawn for case in by_line.get(key, []))]
+    for one, cases in zip(series, of_key, strict=False):
+        found = knee_of(cases, load)
+        valid = sorted((c for c in cases if c.state == "valid" and c.id in drawn), key=lambda c: c.axes[load.axis])
+        places = [(float(c.axes[load.axis]), drawn[c.id].x, drawn[c.id].y) for c in valid]
+        if found.load is None or found.low is None or found.high is None or len(places) < 2:
+            made.append(one)
+            continue
+        inner = [place for place, _, _ in places if found.low < place < found.high]
+        stretch = [between(places, place, x_log=x_log, y_log=y_log) for place in (found.low, *inner, found.high)]
+        x, y = between(places, found.load, x_log=x_log, y_log=y_log)
+        nearest = min(valid, key=lambda c: abs(float(c.axes[load.axis]) - (found.load or 0)))
+        text = "\n".join(part for part in (one.label, f"knee at {knee_text(found, load)}") if part)
+        made.append(Series(one.label, one.style, one.points, one.joined, Mark(x, y, tuple(stretch), nearest.id, text)))
+    return made
+
+
+def _labelled(series: list[Series]) -> list[Series]:
+    """Return series whose points have no more labels than can be read."""
+    if sum(len(one.points) for one in series) <= LABELS:
+        return series
+    return [
+        replace(
+            one,
+            points=tuple(replace(p, label=p.label if p in (one.points[0], one.points[-1]) else "") for p in one.points),
+        )
+        for one in series
+    ]
+
+
+def _knee_notes(cases: list[Case], lines: list[str], facets: list[str], load: Load) -> list[str]:
+    """Return one sentence for the knee of each curve, the first `KNEES` of them."""
+    said = []
+    for curve in curves(cases, load)[:KNEES]:
+        who = describe([*facets, *lines], key_of(curve[0], [*facets, *lines]))
+        found = knee_of(curve, load)
+        most = max(
+            (case for case in curve if case.state == "valid"), key=lambda c: c.axes[load.axis], default=curve[-1]
+        )
+        text = (
+            f"no knee found up to {load.shown(float(most.axes[load.axis]))}: {found.reason}"
+            if found.load is None
+            else f"knee at {knee_text(found, load)}"
+        )
+        text = f"{who}: {text}." if who else f"{text[0].upper()}{text[1:]}."
+        said.append(text)
+    return said
 
 
 OFF = {"servers": 1, "client_processes": 1, "shared_prefix_tokens": 0, "schedule.think_s": 0.0}
@@ -276,7 +454,12 @@ def axis_summary(cases: list[Case]) -> str:
     fixed: dict[str, None] = {}
     changing = set(varying(cases))
     for axis, value in cases[0].axes.items():
-        told = value not in ("", "auto") and not axis.endswith(("seed", "timeout_s")) and OFF.get(axis) != value
+        told = (
+            value not in ("", "auto")
+            and not axis.startswith("slo.")
+            and not axis.endswith(("seed", "timeout_s"))
+            and OFF.get(axis) != value
+        )
         if axis not in changing and told:
             fixed[f"{axis_name(axis).replace('_', ' ')} {axis_value(axis, value)}"] = None
     return ", ".join(fixed)
@@ -315,7 +498,7 @@ def _metric_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
         label=_axis_label(metric_name(against), scale.unit),
         of=lambda case: _scaled(case.measured(against), scale),
         text=lambda case: f"{metric_name(against)} {_text(case.measured(against), scale)}",
-        axes=tuple(axis for axis in axes if axis.split(".")[0] == spec.curve),
+        axes=(spec.along.axis,) if spec.along else tuple(axis for axis in axes if axis.split(".")[0] == spec.curve),
         metric=against,
         factor=scale.factor,
     )
@@ -339,7 +522,7 @@ def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
             of=lambda case: float(case.axes[axis]),
             text=lambda case: f"{axis_name(axis)} {axis_value(axis, case.axes[axis])}",
             axes=(axis,),
-            ticks=tuple((value, texts[value]) for value in _some(values, log)),
+            ticks=tuple((value, texts[value]) for value in some(values, log)),
             log=log,
         )
     axis = max(axes, key=lambda name: sizes[name]) if axes else ""
@@ -354,7 +537,7 @@ def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
     )
 
 
-def _some(values: list[float], log: bool, most: int = 8) -> list[float]:
+def some(values: list[float], log: bool, most: int = 8) -> list[float]:
     """Return all of few values, or about `most` of many that lie evenly on the axis."""
     if len(values) <= most:
         return values
@@ -368,14 +551,14 @@ def _split(rest: list[str], shown: list[Case], spec: Spec, metrics: int) -> tupl
 
     def series() -> int:
         """Return the largest number of series in a panel."""
-        keys = {(_key(case, facets), _key(case, lines)) for case in shown}
+        keys = {(key_of(case, facets), key_of(case, lines)) for case in shown}
         return max(sum(key[0] == panel for key in keys) for panel in {key[0] for key in keys})
 
     def panels(axes: list[str]) -> int:
         """Return the number of panels that `axes` make."""
-        return len({_key(case, axes) for case in shown}) * metrics
+        return len({key_of(case, axes) for case in shown}) * metrics
 
-    if spec.against is not None:
+    if spec.against is not None and spec.along is None:
         facets = [axis for axis in lines if axis != "index"]
         while facets and panels(facets) > PANELS:
             facets.pop()
@@ -390,7 +573,7 @@ def _split(rest: list[str], shown: list[Case], spec: Spec, metrics: int) -> tupl
     return facets, lines
 
 
-class _Order:
+class Order:
     """Sorts combinations of axis values: numbers by size, words as the plan names them first."""
 
     def __init__(self, cases: list[Case]) -> None:
@@ -411,10 +594,25 @@ class _Order:
 
 
 def _series(
-    cases: list[Case], label: str, style: int | None, *, metric: str, x: _X, scale: Scale, dots: bool
+    cases: list[Case],
+    label: str,
+    style: int | None,
+    *,
+    metric: str,
+    x: _X,
+    scale: Scale,
+    dots: bool,
+    along: Load | None = None,
 ) -> Series | None:
+    if along is not None:
+        cases = sorted(cases, key=lambda case: float(case.axes[along.axis]))
     found = (_point(case, label, metric=metric, x=x, scale=scale, dots=dots) for case in cases)
-    points = sorted((point for point in found if point is not None), key=lambda point: (point.x, point.y))
+    points = [point for point in found if point is not None]
+    if along is not None:
+        values = {case.id: axis_value(along.axis, case.axes[along.axis]) for case in cases}
+        points = [replace(point, label=values[point.case]) for point in points]
+    else:
+        points.sort(key=lambda point: (point.x, point.y))
     return Series(label, style, tuple(points), x.joined) if points else None
 
 
@@ -469,7 +667,9 @@ def _settings(case: Case, x: _X) -> str:
     return ", ".join(f"{axis_name(axis)} {case.axes[axis]}" for axis in x.axes if axis in case.axes)
 
 
-def _panel(series: list[Series], title: str, label: str, *, x: _X, y_log: bool) -> Panel:
+def _panel(
+    series: list[Series], title: str, label: str, *, x: _X, y_log: bool, lines: tuple[tuple[float, str], ...] = ()
+) -> Panel:
     return Panel(
         title=title,
         series=tuple(series),
@@ -479,6 +679,7 @@ def _panel(series: list[Series], title: str, label: str, *, x: _X, y_log: bool) 
         x_is_metric=x.metric is not None,
         y_log=y_log,
         ticks=x.ticks,
+        lines=lines,
     )
 
 
@@ -488,21 +689,26 @@ def _spans_decades(cases: list[Case], metric: str) -> bool:
     return min(values) > 0 and max(values) / min(values) > 20
 
 
-def _caption(cases: list[Case], shown: list[Case], spec: Spec, *, dots: bool, undrawn: int, grey: bool) -> str:
+def _caption(
+    cases: list[Case], shown: list[Case], spec: Spec, *, dots: bool, undrawn: int, grey: bool, notes: list[str]
+) -> str:
     parts = ["Marks: mean over repetitions with its 95 % interval"]
     parts[0] += (
         "; dots beside them: the single repetitions." if dots else "; single repetitions stand in the drawer of a case."
     )
-    fixed = axis_summary(shown)
-    if fixed:
-        parts.append(f"Held fixed: {fixed}.")
+    if spec.along:
+        parts[0] = f"Marks: mean over repetitions with its 95 % interval both ways; beside them {spec.along.beside}."
+    parts += notes
+    same = axis_summary(shown)
+    if same:
+        parts.append(f"Held fixed: {same}.")
     if grey:
         parts.append("Grey: further combinations, named on hover.")
     if undrawn > 0:
         parts.append(f"{undrawn} further curves are not drawn; the table has them.")
     absent: dict[str, int] = {}
     for case in cases:
-        if not all(_plottable(case, spec, metric) for metric in spec.metrics):
+        if not all(_plottable(case, spec, metric) for metric in spec.metrics if metric != spec.if_bounded):
             absent[case.state] = absent.get(case.state, 0) + 1
     if absent:
         counts = ", ".join(f"{count} {state}" for state, count in absent.items())
@@ -513,15 +719,16 @@ def _caption(cases: list[Case], shown: list[Case], spec: Spec, *, dots: bool, un
 def _grouped(cases: list[Case], axes: list[str]) -> dict[tuple[Any, ...], list[Case]]:
     groups: dict[tuple[Any, ...], list[Case]] = {}
     for case in cases:
-        groups.setdefault(_key(case, axes), []).append(case)
+        groups.setdefault(key_of(case, axes), []).append(case)
     return groups
 
 
-def _key(case: Case, axes: Iterable[str]) -> tuple[Any, ...]:
+def key_of(case: Case, axes: Iterable[str]) -> tuple[Any, ...]:
+    """Return the values of `axes` in a case."""
     return tuple(case.axes.get(axis) for axis in axes)
 
 
-def _describe(axes: list[str], key: tuple[Any, ...]) -> str:
+def describe(axes: list[str], key: tuple[Any, ...]) -> str:
     """Return `HNSW32 · efSearch 64`: words stand for themselves, numbers with the name of their axis."""
     parts = []
     for axis, value in zip(axes, key, strict=True):

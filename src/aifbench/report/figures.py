@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from aifbench.benchmark import benchmarks
 from aifbench.records.store import atomic_write
-from aifbench.report.charts import SPECS, Chart, Panel, Point, Series, build, chart_specs
-from aifbench.report.load import Results
+from aifbench.report.charts import SPECS, Chart, Panel, Point, Series, Spec, build, chart_specs
+from aifbench.report.load import Case, Results
 from aifbench.report.numbers import scale_for
+from aifbench.report.searches import search_chart
 from aifbench.report.timelines import Timeline, timelines
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ _MARGINS_INCHES = (0.74, 0.46, 0.1, 0.28)
 """Left, lower, right and upper margin of a panel: fixed, so that panels line up."""
 _DOTS_INCHES = 0.08
 """Single repetitions stand this far to the right of their mark, where the interval does not hide them."""
+_LABEL_PIXELS = (16, 12)
+"""Labels that would stand nearer than this (x, y) become one."""
+_HEADROOM = 1.12
+"""Upper end of y above the highest point."""
 _VARIABLES = {
     **{colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)},
     INK: "var(--ink)",
@@ -90,7 +95,7 @@ def write_figures(results: Results) -> list[Path]:
     folder = results.root / "report" / "figures"
     paths = []
     for spec in SPECS:
-        chart = build(spec, results.of(spec.benchmark))
+        chart = _chart(spec, results.of(spec.benchmark))
         svg = _message(spec.title) if chart is None else chart_svg(chart)
         paths.append(folder / f"{spec.name}.svg")
         atomic_write(paths[-1], svg.encode())
@@ -105,8 +110,12 @@ def charts(results: Results, benchmark: str) -> list[Chart]:
     entry = benchmarks().get(benchmark)
     cases = results.of(benchmark)
     headline = entry.headline if entry else tuple(dict.fromkeys(name for case in cases for name in case.metrics))[:1]
-    built = (build(spec, cases) for spec in chart_specs(benchmark, headline))
+    built = (_chart(spec, cases) for spec in chart_specs(benchmark, headline))
     return [chart for chart in built if chart is not None]
+
+
+def _chart(spec: Spec, cases: list[Case]) -> Chart | None:
+    return search_chart(spec, cases) if spec.search else build(spec, cases)
 
 
 def draw_panels(chart: Chart) -> list[DrawnPanel]:
@@ -124,6 +133,10 @@ def draw_panels(chart: Chart) -> list[DrawnPanel]:
                 for point in series.points:
                     x, y = axes.transData.transform((point.x, point.y))
                     points.append((round(float(x) / width, 4), round(1 - float(y) / height, 4), point.case, point.text))
+                if series.mark is not None:
+                    x, y = axes.transData.transform((series.mark.x, series.mark.y))
+                    right, down = round(float(x) / width, 4), round(1 - float(y) / height, 4)
+                    points.append((right, down, series.mark.case, series.mark.text))
             plt.close(figure)
         drawn.append(DrawnPanel(svg, panel.title or chart.title, points))
     return drawn
@@ -134,7 +147,7 @@ def chart_svg(chart: Chart) -> str:
     columns = 1 if len(chart.panels) == 1 else 2
     rows = -(-len(chart.panels) // columns)
     with _style() as plt:
-        legend = 0.22 * -(-(len(chart.legend) + chart.has_invalid) // 3) + 0.1
+        legend = 0.22 * -(-(len(chart.legend) + chart.has_invalid + bool(chart.mark)) // 3) + 0.1
         figure = plt.figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + 0.3 + legend))
         figure.patch.set_facecolor(PAPER)
         for place, panel in enumerate(chart.panels):
@@ -142,6 +155,9 @@ def chart_svg(chart: Chart) -> str:
         handles = [_handle(plt, label, style, "valid") for label, style in chart.legend]
         if chart.has_invalid:
             handles.append(_handle(plt, "not valid", None, "invalid"))
+        if chart.mark:
+            look = {"marker": "d", "markersize": 8, "markerfacecolor": PAPER, "color": FAINT, "linewidth": 5}
+            handles.append(plt.Line2D([], [], label=chart.mark, **look))
         if handles:
             figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8)
         figure.suptitle(chart.title, x=0.01, ha="left", fontsize=10, fontweight="bold")
@@ -168,12 +184,18 @@ def _axes(figure: Any, column: int, row: int, below: float = 0.0) -> Axes:
 def _draw(axes: Axes, panel: Panel) -> None:
     for series in panel.series:
         _draw_series(axes, series, shift=not panel.x_is_metric)
+        _draw_mark(axes, series)
+    for y, text in panel.lines:
+        axes.axhline(y, color=INK, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
+        at: Any = {"xytext": (3, 3 if panel.y_top is None else -10), "textcoords": "offset points", "fontsize": 7.5}
+        axes.annotate(text, (0, y), xycoords=axes.get_yaxis_transform(), color=INK, **at)
     if panel.x_log:
         axes.set_xscale("log")
     if panel.y_log:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        high = max(axes.get_ylim()[1], _HEADROOM * max(p.y for one in panel.series for p in one.points))
+        axes.set_ylim(bottom=0, top=panel.y_top or high)
     if panel.ticks:
         axes.set_xticks([position for position, _ in panel.ticks], [text for _, text in panel.ticks])
         axes.minorticks_off()
@@ -184,6 +206,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.x_is_metric and all(point.x <= 1 for series in panel.series for point in series.points):
         axes.set_xlim(right=min(axes.get_xlim()[1], 1.01))
     _plain_ticks(axes, panel)
+    for series in panel.series:
+        _label_points(axes, series)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     axes.set_title(panel.title)
@@ -207,6 +231,37 @@ def _draw_series(axes: Axes, series: Series, shift: bool) -> None:
     axes.plot(*_columns(doubtful), **look, markerfacecolor="none")
     for valid in (True, False):
         _draw_points(axes, [p for p in series.points if (p.state == "valid") == valid], colour, marker, valid)
+
+
+def _draw_mark(axes: Axes, series: Series) -> None:
+    """Draw the computed place on a curve as a diamond on a wide stretch."""
+    if series.mark is None:
+        return
+    colour, _ = _look(series.style)
+    axes.plot(*_columns(list(series.mark.stretch)), color=colour, linewidth=6, alpha=0.3, solid_capstyle="round")
+    look: Any = {"marker": "d", "markersize": 9, "markerfacecolor": PAPER, "markeredgewidth": 1.4, "zorder": 5}
+    axes.plot([series.mark.x], [series.mark.y], linestyle="none", color=colour, **look)
+
+
+def _label_points(axes: Axes, series: Series) -> None:
+    """Write what stands beside the points; of points that lie together, the first and the last in one."""
+    near: list[list[Point]] = []
+    last: tuple[float, float] | None = None
+    for point in series.points:
+        if not point.label:
+            continue
+        x, y = axes.transData.transform((point.x, point.y))
+        if last is not None and abs(x - last[0]) < _LABEL_PIXELS[0] and abs(y - last[1]) < _LABEL_PIXELS[1]:
+            near[-1].append(point)
+        else:
+            near.append([point])
+        last = (float(x), float(y))
+    for group in near:
+        text = group[0].label if len(group) == 1 else f"{group[0].label}–{group[-1].label}"
+        x, y = group[-1].x, group[-1].y
+        outer = len(group) > 1 and axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] > 0.9
+        at: Any = {"xytext": (4 if not outer else 8, 4 if not outer else 7), "ha": "right" if outer else "left"}
+        axes.annotate(text, (x, y), textcoords="offset points", fontsize=7.5, color=FAINT, zorder=6, **at)
 
 
 def _draw_points(axes: Axes, points: list[Point], colour: str, marker: str, valid: bool) -> None:

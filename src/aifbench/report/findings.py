@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, log
 from statistics import median
 from typing import Any
 
 from aifbench.checks.contamination import NOISY
 from aifbench.report.charts import metric_name
+from aifbench.report.curves import CLIENTS, FIND, RATE, Load, curves, knee_of, knee_text
 from aifbench.report.load import (
     STATES,
     Case,
@@ -30,8 +31,6 @@ from aifbench.report.load import (
 from aifbench.report.numbers import factor, fixed, number
 
 RECALL_TARGET = 0.95
-GAIN = 1.05
-"""Throughput that is less than this factor above another counts as no more: beyond a knee nothing is gained."""
 WIDE = 0.25
 """Half-width over value above which, in the median, the numbers are called badly repeatable."""
 EXACT_INDEX = "Flat"
@@ -85,7 +84,7 @@ def findings(results: Results) -> dict[str, list[Finding]]:
     """Return the sentences of each benchmark, the most telling first."""
     makers: dict[str, tuple[Callable[[list[Case]], Finding | None], ...]] = {
         "retrieval": (best_index, retrieval_clients, retrieval_top_k, build_cost),
-        "inference": (first_token, throughput_knee, stream_speed),
+        "inference": (first_token, throughput_knee, highest_load, rate_knee, stream_speed),
         "storage": (fastest, block_size_effect, mode_effect),
     }
     found: dict[str, list[Finding]] = {}
@@ -236,38 +235,61 @@ def stream_speed(cases: list[Case]) -> Finding | None:
 
 
 def throughput_knee(cases: list[Case]) -> Finding | None:
-    """Say up to how many clients all streams together gain, or that no knee was seen."""
-    metric = "tokens_generated_per_second_aggregate"
-    usable = [case for case in cases if _sure(case, metric)]
-    group = _fullest(usable, {"clients"}, "clients", {})
-    if group is None or len(group) < 3:
+    """Say from how many clients on all streams together gain less, or why no such place is found."""
+    return _knee(cases, CLIENTS, "inference_latency_throughput", "all streams together", "tokens/s")
+
+
+def rate_knee(cases: list[Case]) -> Finding | None:
+    """Say from which rate on the server answers less than more requests bring, or why no such place is found."""
+    return _knee(cases, RATE, "inference_latency_rate", "the server", "requests/s")
+
+
+def _knee(cases: list[Case], load: Load, figure: str, who: str, unit: str) -> Finding | None:
+    """Say where the knee of the curve with most loads is, or why there is none."""
+    found = curves([case for case in cases if _sure(case, load.throughput)], load)
+    curve = max(found, key=len, default=[])
+    if len(curve) < 3:
         return None
-    group.sort(key=lambda case: case.axes["clients"])
-    place = knee([case.metrics[metric] for case in group])
-    at, last = group[place], group[-1]
-    where = _where(at, group, usable, {"clients"})
-    if at is last:
-        parts = [Part(f"No knee up to {last.axes['clients']} clients: together they still gain, and reach ")]
-        parts += [_link(last, metric, "tokens/s"), Part(f"{where}.")]
+    told, last = knee_of(curve, load), curve[-1]
+    where = _where(last, curve, [case for one in found for case in one], {load.axis})
+    if told.load is None:
+        parts = [Part(f"No knee is found up to {_at(last, load)}: {told.reason}. There {who} reached ")]
+        return Finding("inference", figure, (*parts, _link(last, load.throughput, unit), Part(f"{where}.")))
+    assert told.before is not None
+    assert told.after is not None
+    near = min(curve, key=lambda case: abs(log(float(case.axes[load.axis]) / (told.load or 1))))
+    parts = [Part("Throughput has its knee at "), Part(knee_text(told, load), near.id)]
+    parts.append(Part(f": a doubling brings {2**told.before:.2f}× before it and {2**told.after:.2f}× beyond it. "))
+    parts += [Part(f"With {_at(near, load)} {who} reached "), _link(near, load.throughput, unit), Part(f"{where}.")]
+    return Finding("inference", figure, tuple(parts))
+
+
+def _at(case: Case, load: Load) -> str:
+    return load.shown(float(case.axes[load.axis]))
+
+
+def highest_load(cases: list[Case]) -> Finding | None:
+    """Say how high a load keeps the SLO, as the first search found."""
+    searches = [case for case in cases if FIND in case.axes]
+    if not searches:
+        return None
+    case = searches[0]
+    metric, unit = f"{case.axes[FIND]}_under_slo", "clients" if case.axes[FIND] == "clients" else "requests/s"
+    bounds = " and ".join(
+        f"{axis.removeprefix('slo.').removesuffix('_s').replace('_', ' ')} of at most {axis_value(axis, value)}"
+        for axis, value in case.axes.items()
+        if axis.startswith("slo.")
+    )
+    served = f"{fixed(100 * float(case.axes.get('find_share', 1.0)), 0)} % of the requests have a {bounds}"
+    where = _where(case, [case], searches, set())
+    if case.measured(metric):
+        parts = [Part("Up to "), _link(case, metric, unit), Part(f", {served}{where}.")]
+    elif metric in case.metrics:
+        parts = [Part(f"The search for the most {unit} at which {served} ended with: ")]
+        parts += [Part(case.metrics[metric].reason or "no result", case.id), Part(f"{where}.")]
     else:
-        clients = at.axes["clients"]
-        parts = [Part(f"All streams together gain up to {clients} client{'' if clients == 1 else 's'}, at ")]
-        parts += [_link(at, metric, "tokens/s"), Part("; beyond that no gain of more than ")]
-        parts.append(Part(f"{GAIN - 1:.0%}".replace("%", " %") + f" is shown up to {last.axes['clients']}{where}."))
-    return Finding("inference", "inference_tokens_per_second", tuple(parts))
-
-
-def knee(values: list[Value]) -> int:
-    """Return the place of the first value after which no later one is shown to lie more than `GAIN` above it.
-
-    Shown: the lower bound of the later one lies above `GAIN` times the upper bound. The last place means: no knee.
-    """
-    for place, value in enumerate(values):
-        assert value.high is not None
-        bar = GAIN * value.high
-        if not any(later.low is not None and later.low > bar for later in values[place + 1 :]):
-            return place
-    raise ValueError("no values")
+        return None
+    return Finding("inference", "inference_search", tuple(parts))
 
 
 # -- storage -----------------------------------------------------------------------------------------------------------
@@ -461,7 +483,7 @@ def _effect(
     like: Case | None = None,
 ) -> Finding | None:
     """Compare the ends of `axis`, all else equal, in the group of cases with most values of it, nearest to `like`."""
-    usable = [case for case in cases if _sure(case, metric)]
+    usable = [case for case in cases if _sure(case, metric) and FIND not in case.axes]
     group = _fullest(usable, {axis}, axis, like.axes if like else {})
     if group is None or len(group) < 2:
         return None

@@ -69,6 +69,8 @@ class Repetition:
     error_message: str | None
     seed: int | None = None
     values: dict[str, float] = field(default_factory=dict)
+    probes: tuple[tuple[float, float], ...] = ()
+    """(load, share of its requests that kept the SLO) of each load that a search tried, in its order."""
 
 
 @dataclass(slots=True)
@@ -174,11 +176,15 @@ def axes_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def axis_name(axis: str) -> str:
     """Return the name of an axis for a reader: the last part, but `engine.kind` is the engine and `top_k` is k."""
     head, _, last = axis.rpartition(".")
+    if head == "slo":
+        return f"SLO on {last.removesuffix('_s')}"
     return {"kind": head, "top_k": "k"}.get(last, last)
 
 
 def axis_value(axis: str, value: Any) -> str:
     """Return one value of an axis for a reader, sizes as sizes."""
+    if axis.startswith("slo."):
+        return f"{value:g} s"
     if isinstance(value, int) and axis in SIZES:
         return format_size(value)
     if isinstance(value, bool) or value is None:
@@ -308,6 +314,7 @@ def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dic
                 error_kind=row["error_kind"],
                 error_message=row["error_message"],
                 seed=row.get("seed"),
+                probes=_probes(row["facts"]),
             )
             by_key[row["case"], repetition.index] = repetition
             cases[row["case"]].repetitions.append(repetition)
@@ -323,6 +330,12 @@ def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dic
     for case in cases.values():
         case.repetitions.sort(key=lambda repetition: repetition.index)
     return definitions
+
+
+def _probes(facts: str | None) -> tuple[tuple[float, float], ...]:
+    if not facts or '"probes"' not in facts:
+        return ()
+    return tuple((float(load), float(share)) for load, share in orjson.loads(facts).get("probes", []))
 
 
 def _batches(root: Path, plan: Mapping[str, Any], problems: list[str]) -> dict[str, BatchRecord]:
