@@ -105,6 +105,7 @@ class MonitorService(Service):
             most: Annotated[int, Query(ge=1, le=1000, description="of those that are not active, the newest")] = 50,
         ) -> dict[str, Any]:
             """The jobs (batches of campaigns), with what they use and how far they are."""
+            _check_read(reader)
             queue = reader.queue
             slurm = {"problem": queue.problem, "failures": queue.failures} if queue.calls else None
             total = len(reader.rows)
@@ -120,7 +121,7 @@ class MonitorService(Service):
         @router.get("/jobs/{id}", dependencies=read)
         async def job(id: Id) -> dict[str, Any]:
             """One job: its row, its phases and what the sampler says about itself."""
-            return await _ask(reader.detail, id)
+            return await _ask(reader, reader.detail, id)
 
         @router.get("/jobs/{id}/samples", dependencies=read)
         async def samples(
@@ -131,7 +132,7 @@ class MonitorService(Service):
             ] = 0.0,
         ) -> dict[str, Any]:
             """Samples of the job's last run after `since`, as columns."""
-            return await _ask(reader.samples, id, since, step)
+            return await _ask(reader, reader.samples, id, since, step)
 
         @router.get("/jobs/{id}/log", dependencies=read)
         async def log(
@@ -139,7 +140,7 @@ class MonitorService(Service):
             since: Annotated[int | None, Query(ge=0, le=1 << 50, description="`next` of the last answer")] = None,
         ) -> dict[str, Any]:
             """Statements of the job's log from `since` on; without it, the end of the log."""
-            return await _ask(reader.log, id, since)
+            return await _ask(reader, reader.log, id, since)
 
         @router.get("/stream", dependencies=read, response_class=Response)
         async def stream(
@@ -158,8 +159,15 @@ class MonitorService(Service):
             return self.hub.subscribe(topics.__contains__, last_event_id)
 
 
-async def _ask(question: Callable[..., dict[str, Any] | None], *arguments: Any) -> dict[str, Any]:
+def _check_read(reader: Reader) -> None:
+    """Raise problem 503 while the results are read for the first time."""
+    if not reader.polls:
+        raise Problem(503, "the results are being read; try again", {"retry-after": "1"})
+
+
+async def _ask(reader: Reader, question: Callable[..., dict[str, Any] | None], *arguments: Any) -> dict[str, Any]:
     """Return the reader's answer from a thread; problem 404 when there is no such job, 503 when files do not answer."""
+    _check_read(reader)
     try:
         answer = await anyio.to_thread.run_sync(question, *arguments)
     except TimeoutError:

@@ -11,7 +11,7 @@ const LEVELS = ["info", "warning", "error"];
 const SIGNS = ["off", "warn", "bad"];
 
 export function showJob(root, id, signal) {
-  const link = connection();
+  const link = connection(() => load());
   const title = el("h1", { tabindex: "-1" }, "Job");
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const state = el("p", { class: "stateline" });
@@ -163,7 +163,9 @@ export function showJob(root, id, signal) {
       charts.draw();
       early.forEach(apply);
     } catch (error) {
-      if (!signal.aborted) { problem.textContent = error.message; problem.hidden = false; }
+      if (signal.aborted) return;
+      if (error.status) { problem.textContent = error.message; problem.hidden = false; }
+      if (!error.status || error.status >= 500) setTimeout(() => { if (!signal.aborted) load(); }, 1000);
     } finally {
       early = [];
       loading = false;

@@ -40,10 +40,9 @@ export function stateMark(row) {
 
 // Warnings beside the state: no progress, no samples, an owner that cannot be checked.
 export function badges(row) {
-  const found = [];
-  if (row.stalled) found.push(el("span", { class: "badge stalled" }, `stalled: no progress for ${duration(row.no_progress_s)}`));
-  if (row.silent_s !== null) found.push(el("span", { class: "badge" }, `no sample for ${duration(row.silent_s)}`));
-  return found;
+  const silent = row.silent_s === null ? null : `no sample for ${duration(row.silent_s)}`;
+  const stalled = row.stalled ? `stalled: ${silent ?? `no progress for ${duration(row.no_progress_s)}`}` : null;
+  return stalled || silent ? [el("span", { class: "badge" }, stalled ?? silent)] : [];
 }
 
 // A measured value, or a dash with the reason why there is none.
@@ -74,14 +73,15 @@ const NUMBERS = new Set(["Elapsed / limit", "CPU cores", "Memory", "GPU", "Recor
 
 function activeCells(row) {
   const step = row.step;
+  const begun = row.state !== "pending";
   const queue = row.queue && row.state === "pending" ? `Slurm ${row.queue.state.toLowerCase()}: ${row.queue.reason}` : null;
   return [
     jobCell(row),
     [stateMark(row), ...badges(row),
       el("small", {}, row.state === "lost" ? visible(row.reason) : step ? phaseText(step.phase) : queue ? visible(queue) : null)],
-    [duration(row.elapsed_s), el("small", {}, "/ ", measured(row.limit, duration, "no limit"))],
+    [duration(row.elapsed_s), begun ? el("small", {}, "/ ", measured(row.limit, duration, "no limit")) : null],
     progress(row),
-    [measured(row.cores, cores), el("small", {}, "of ", measured(row.cores_allocated, count))],
+    [measured(row.cores, cores), begun ? el("small", {}, "of ", measured(row.cores_allocated, count)) : null],
     [measured(row.memory, bytes), row.memory_peak.value === null ? null
       : el("small", { title: row.memory_peak.source }, `peak ${bytes(row.memory_peak.value)}, VmHWM`)],
     [measured(row.gpu, percent, row.active && row.state === "running" ? "not measured" : NONE), row.gpu_memory.value === null ? null
@@ -165,8 +165,9 @@ class Rows {
   }
 }
 
-// Says in words whether what is shown is live; told to a screen reader only when it changes.
-export function connection() {
+// Says in words whether what is shown is live; told to a screen reader only when it changes. `onAgain` is called when a
+// lost connection is there again: a stream resumes only from an event that it has seen.
+export function connection(onAgain) {
   const node = el("p", { class: "connection", role: "status" }, el("span", { class: "state off" }, "connecting"));
   let since = null;
   const show = (sign, text) => {
@@ -175,7 +176,11 @@ export function connection() {
   return {
     node,
     on(state, error) {
-      if (state === "live") { since = null; show("live", "live"); }
+      if (state === "live") {
+        if (since) onAgain();
+        since = null;
+        show("live", "live");
+      }
       else if (state === "refused") show("bad", `the server refuses: ${error.message}`);
       else {
         since ??= new Date().toLocaleTimeString([], { hour12: false });
@@ -187,7 +192,7 @@ export function connection() {
 
 function showJobs(root, signal) {
   const rows = new Map();
-  const link = connection();
+  const link = connection(() => load());
   const summary = el("p", { class: "faint" });
   const said = el("p", { class: "sr", role: "status" });
   const problem = el("p", { class: "problem", hidden: true });
@@ -218,6 +223,7 @@ function showJobs(root, signal) {
     const order = (row) => (row.state === "pending" ? 1 : 0);
     running.sort((a, b) => order(a) - order(b) || (b.started_at ?? "").localeCompare(a.started_at ?? "") || a.batch.localeCompare(b.batch));
     over.sort((a, b) => (b.ended_at ?? b.started_at ?? "").localeCompare(a.ended_at ?? a.started_at ?? ""));
+    const at = document.activeElement?.closest?.("[data-job]")?.dataset.job;
     active.show(running);
     ended.show(over.slice(0, SHOWN_ENDED));
     waiting.show(idle.slice(0, SHOWN_ENDED));
@@ -229,12 +235,18 @@ function showJobs(root, signal) {
     more.textContent = `${count(total)} jobs are known in all; older ones are in the reports of their campaigns.`;
     planned.hidden = !idle.length;
     planned.firstChild.textContent = `Planned, and not started: ${idle.length}`;
-    const waitingNow = running.filter((row) => row.state === "pending").length;
-    summary.textContent = `${running.length - waitingNow} running${waitingNow ? `, ${waitingNow} pending` : ""}`;
+    const number = (state) => running.filter((row) => row.state === state).length;
+    summary.textContent = ["running", "pending", "lost"].filter((state) => state === "running" || number(state))
+      .map((state) => `${number(state)} ${state}`).join(", ");
+    if (at && document.activeElement === document.body) focus(at); // its row has gone to the other table
     if (!focused && last && rows.has(last)) {
       focused = true;
-      root.querySelector(`[data-job="${CSS.escape(last)}"] a`)?.focus();
+      focus(last);
     }
+  }
+
+  function focus(id) {
+    root.querySelector(`[data-job="${CSS.escape(id)}"] a`)?.focus();
   }
 
   // Only what somebody waits for is said aloud: a job starts, ends, is lost, or stands still.
@@ -269,7 +281,9 @@ function showJobs(root, signal) {
       problem.hidden = !problem.textContent;
       draw();
     } catch (error) {
-      if (!signal.aborted && error.status) { problem.textContent = error.message; problem.hidden = false; }
+      if (signal.aborted) return;
+      if (error.status) { problem.textContent = error.message; problem.hidden = false; }
+      setTimeout(() => { if (!signal.aborted) load(); }, 1000);
     } finally {
       loading = null;
       if (again) { again = false; load(); }

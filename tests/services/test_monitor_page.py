@@ -1,0 +1,290 @@
+"""The tab Monitor in a real Chromium: what it shows, live, by keyboard, after a lost connection, to axe."""
+
+import os
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.browser.chromium import ARGUMENTS, EXECUTABLE
+from tests.services.batches import GIB, Batch, write_plan
+from tests.services.live import Live
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
+]
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m"
+STEP = {"phase": "read", "case": "c0ffee000001", "repetition": 1, "since_s": 40.0, "expected_s": 30.0}
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+class World:
+    """A server and batches in all states."""
+
+    def __init__(self, folder):
+        self.server = Live(folder, "monitor", tcp=free_port())
+        results = self.server.results
+        gpus = [
+            {"index": i, "utilization": 0.9, "memory_bytes": 30 * GIB, "memory_total_bytes": 40 * GIB, "power_w": 300.0}
+            for i in range(2)
+        ]
+        self.chat = Batch(results, "chat", "inference-ollama-mistral-1a2b3c4d", benchmark="inference").start(ago_s=60)
+        self.disk = Batch(results, "disk", "storage-target-1a2b3c4d").start(ago_s=60)
+        self.stuck = Batch(results, "disk", "storage-scratch-99999999").start(ago_s=200)
+        for i in range(60):
+            phase = "write" if i < 40 else "read"
+            step = {**STEP, "phase": phase, "since_s": 20.0 if i < 40 else 40.0} if i >= 20 else None
+            self.chat.sample(float(i), gpu=gpus, records=3 * i)
+            self.disk.sample(float(i), records=100 * i, step=step, cpu=0.5 + i % 5)
+        self.disk.log("repetition 1: write_time_s 0.5")
+        self.disk.log(HOSTILE, level=2, case="c0ffee000001")
+        self.stuck.sample(100.0, step={**STEP, "since_s": 90.0})
+        for path in (self.stuck.live, self.stuck.store.record_path):
+            os.utime(path, (path.stat().st_mtime - 90,) * 2)
+        lost = Batch(results, "disk", "storage-lost-55555555").start(lock=False, ago_s=30)
+        lost.sample(3.0)
+        good = Batch(results, "disk", "storage-good-77777777").start(ago_s=30)
+        for i in range(10):
+            good.sample(float(i))
+        good.done("case-a", 1.0, 4.0)
+        good.end()
+        Batch(results, "disk", "storage-bad-66666666").start().end("client_error", f"worker ended: {HOSTILE}")
+        write_plan(results, "disk", {"storage-later-33333333": 3})
+
+    def __enter__(self):
+        self.server.__enter__()
+        return self
+
+    def __exit__(self, *_):
+        self.server.__exit__()
+
+
+@pytest.fixture
+def world(tmp_path):
+    with World(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def visit(browser, world):
+    """A function that opens the tab and checks, at the end, that the page neither complained nor asked elsewhere."""
+    opened, said, asked = [], [], set()
+    base = f"http://127.0.0.1:{world.server.tcp}/"
+
+    def visit(rest="", width=1360, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        opened.append(context)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda sent: asked.add(sent.url.split("/")[2]))
+        page.goto(f"{base}#token={world.server.token()}")
+        page.locator("nav a").first.wait_for()
+        page.evaluate("(rest) => { location.hash = `#/monitor${rest}`; }", rest)
+        page.locator("[data-shown=job]" if rest else "[data-shown=jobs]").wait_for()
+        return page
+
+    yield visit
+    for context in opened:
+        context.close()
+    network = "Failed to load resource"  # the browser's own line about a lost connection or a problem
+    assert [text for text in said if not text.startswith(network)] == []
+    assert asked == {f"127.0.0.1:{world.server.tcp}"}
+
+
+def wait(page, expression, seconds=20):
+    """Wait until an expression is true. Playwright's own way would need `eval`, which the page's policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"still not: {expression}"
+        page.wait_for_timeout(50)
+
+
+def line(page, name):
+    return page.locator(f"tr[data-job^={name}]")
+
+
+def cell(page, name, label):
+    return line(page, name).locator(f"[data-label='{label}']").inner_text()
+
+
+def open_job(page, name):
+    line(page, name).locator("a").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-shown=job]").wait_for()
+
+
+def test_the_table_answers_the_question(visit):
+    page = visit()
+    active, ended = page.locator("section[aria-label=Active]"), page.locator("section[aria-label='Recently ended']")
+    assert active.locator("tbody tr").count() == 5
+    assert ended.locator("tbody tr").count() == 2
+    assert cell(page, "inference-ollama", "CPU cores").split() == ["1.00", "of", "4"]
+    assert "90 %" in cell(page, "inference-ollama", "GPU")
+    assert "60.0 GiB of 80.0 GiB" in cell(page, "inference-ollama", "GPU")
+    assert "not measured" in cell(page, "storage-target", "GPU")
+    assert "100 MiB" in cell(page, "storage-target", "Memory")
+    assert "peak 200 MiB, VmHWM" in cell(page, "storage-target", "Memory")
+    assert cell(page, "storage-target", "Records/s").startswith("100")
+    assert "0 of 2 cases" in cell(page, "storage-target", "Progress")
+    assert "no limit" in cell(page, "storage-target", "Elapsed / limit")
+    assert re.search(r"stalled: no sample for \d+ min", cell(page, "storage-scratch", "State"))
+    assert "lost" in cell(page, "storage-lost", "State")
+    assert "pending" in cell(page, "storage-later", "State")
+    assert "complete" in cell(page, "storage-good", "State")
+    assert "client error" in cell(page, "storage-bad", "State")
+
+
+def test_hostile_text_is_inert_and_visible(visit):
+    page = visit()
+    shown = cell(page, "storage-bad", "State")
+    assert "<img src=x" in shown
+    assert "\\u202e\\u001b" in shown
+    open_job(page, "storage-target")
+    assert "<img src=x" in page.locator(".job-lines").inner_text()
+    assert page.locator("img").count() == 0
+    assert "owned" not in page.title()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 768, 1360])
+def test_axe_finds_nothing_and_nothing_scrolls_sideways(visit, tmp_path, scheme, width):
+    page = visit(width=width, scheme=scheme)
+    for view in ("table", "job"):
+        if view == "job":
+            open_job(page, "inference-ollama")
+            page.locator(".chart polyline").first.wait_for(state="attached")
+        found = axe_playwright.Axe().run(page)
+        assert found.response["violations"] == [], found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+        page.screenshot(path=str(tmp_path / f"{view}-{scheme}-{width}.png"), full_page=True)
+
+
+def test_rows_change_by_themselves_and_keep_the_focus(visit, world):
+    page = visit()
+    line(page, "storage-target").locator("a").focus()
+    world.disk.sample(61.0, records=9000, cpu=3.25)
+    cores = "tr[data-job^=storage-target] [data-label='CPU cores']"
+    wait(page, f'document.querySelector("{cores}").textContent.includes("3.25")')
+    assert page.evaluate("document.activeElement.closest('tr')?.dataset.job ?? ''").startswith("storage-target")
+    world.disk.done("case-a", 1.0, 2.0)
+    world.disk.end("ok")
+    page.locator("section[aria-label='Recently ended'] tr[data-job^=storage-target]").wait_for()
+    said = page.locator(".monitor > p.sr[role=status]").inner_text()
+    assert said == "storage-target-1a2b3c4d: complete"
+    assert page.evaluate("document.activeElement.closest('tr')?.dataset.job ?? ''").startswith("storage-target")
+
+
+def test_a_new_job_appears_by_itself(visit, world):
+    page = visit()
+    Batch(world.server.results, "fresh", "retrieval-glove-50-flat-12345678", benchmark="retrieval").start()
+    line(page, "retrieval-glove").wait_for()
+    assert "running" in cell(page, "retrieval-glove", "State")
+
+
+def test_enter_opens_a_job_and_the_way_back_leads_to_its_row(visit):
+    page = visit()
+    open_job(page, "storage-target")
+    assert page.evaluate("document.activeElement.textContent") == "storage-target-1a2b3c4d"
+    assert page.title().startswith("storage-target-1a2b3c4d")
+    page.go_back()
+    page.locator("[data-shown=jobs]").wait_for()
+    wait(page, "document.activeElement.closest('tr')?.dataset.job.startsWith('storage-target')")
+    line(page, "storage-good").locator("[data-label=Took]").click()
+    page.locator("[data-shown=job]").wait_for()
+    assert page.locator("h1").inner_text() == "storage-good-77777777"
+    assert page.locator(".chart").count() >= 4  # samples of an ended job come from its table
+
+
+def test_charts_go_on_live_with_phases_and_log(visit, world):
+    page = visit()
+    open_job(page, "storage-target")
+    titles = page.locator(".chart h3").all_inner_texts()
+    assert titles[:3] == ["CPU in use", "Memory of the job", "Work done"]
+    assert not any("GPU" in title for title in titles)
+    legend = page.locator(".legend").inner_text()
+    assert {"worker", "whole node", "write", "read"} <= set(legend.split("\n"))
+    assert page.locator(".strip .phase-name").all_text_contents() == ["write", "read"]
+    world.disk.sample(62.0, records=9000, cpu=2.75, step={**STEP, "phase": "verify", "since_s": 61.0})
+    world.disk.log("repetition 2: read_time_s 0.25")
+    wait(page, "document.querySelector('.chart .value').textContent.includes('worker 2.75 cores')")
+    assert "verify" in page.locator(".readout").inner_text()
+    assert "verify" in page.locator(".legend").inner_text()
+    wait(page, "document.querySelector('.job-lines li:last-child').textContent.includes('read_time_s 0.25')")
+    last = page.evaluate("document.querySelector('.chart polyline.r1').getAttribute('points').split(' ').length")
+    assert last == 61
+
+
+def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
+    page = visit()
+    open_job(page, "storage-target")
+    slider = page.locator("[role=slider]")
+    slider.focus()
+    for key in ("PageDown", "ArrowLeft"):
+        page.keyboard.press(key)
+    told = slider.get_attribute("aria-valuetext")
+    assert told.startswith("0:48 after the start, ")
+    assert "read. CPU in use: whole node 1.50 cores" in told or "worker 3.50 cores" in told
+    assert slider.get_attribute("aria-valuenow") == "48"
+    assert "worker 3.50 cores" in page.locator(".chart .value").first.inner_text()
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuenow") == "0"
+    page.keyboard.press("Escape")
+    assert page.locator(".readout").inner_text().startswith("Now: 0:59")
+    box = page.locator(".chart svg").first.bounding_box()
+    page.mouse.move(box["x"] + 56 + (box["width"] - 66) / 2, box["y"] + 40)
+    assert re.match(r"0:(29|30) after the start", page.locator(".readout").inner_text())
+    assert page.locator(".chart .cursor[visibility=visible]").count() == page.locator(".chart").count()
+
+
+def test_gpus_have_their_charts(visit):
+    page = visit()
+    open_job(page, "inference-ollama")
+    titles = page.locator(".chart h3").all_inner_texts()
+    assert titles[-4:-1] == ["GPU in use", "GPU memory", "GPU power"]
+    values = page.locator(".chart", has_text="GPU power").locator(".value").inner_text()
+    assert values == "GPU 0 300 W, GPU 1 300 W"
+
+
+def test_a_lost_connection_is_said_and_made_again_without_a_gap(visit, world):
+    page = visit()
+    open_job(page, "storage-target")
+    connection = page.locator(".connection")
+    wait(page, "document.querySelector('.connection').textContent === 'live'")
+    world.server.stop(signal.SIGKILL)
+    wait(page, "document.querySelector('.connection').textContent.startsWith('connection lost at')")
+    for i in range(60, 66):
+        world.disk.sample(float(i), records=100 * i, cpu=1.25)
+    world.server.start()
+    wait(page, "document.querySelector('.connection').textContent === 'live'", 40)
+    wait(page, "document.querySelector('.readout').textContent.startsWith('Now: 1:05')")
+    assert connection.inner_text() == "live"
+    count = page.evaluate("document.querySelector('.chart polyline.r1').getAttribute('points').split(' ').length")
+    assert count == 66
+    world.disk.sample(66.0, cpu=2.5)
+    wait(page, "document.querySelector('.chart .value').textContent.includes('worker 2.50 cores')")
+
+
+def test_a_job_that_is_not_there_is_said(visit):
+    page = visit(rest="/no-such-job")
+    assert page.locator(".problem[role=alert]").inner_text() == "✕ no such job" or "no such job" in page.inner_text(
+        "main"
+    )
