@@ -35,7 +35,7 @@ def running_loki(folder: Path, port: int | None = None) -> Iterator[str]:
         process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
     try:
-        _await_ready(url, process, folder)
+        await_ready(url, process, folder / "output.txt")
         yield url
     finally:
         process.terminate()
@@ -46,15 +46,16 @@ def running_loki(folder: Path, port: int | None = None) -> Iterator[str]:
             process.wait()
 
 
-def _await_ready(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+def await_ready(url: str, process: subprocess.Popen[bytes], output: Path) -> None:
+    """Wait until Loki is ready; fail with its own words when it ends before, or takes too long."""
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{url}/ready", timeout=2).status_code == 200:
                 return
-        assert process.poll() is None, (folder / "output.txt").read_text()[-2000:]
+        assert process.poll() is None, output.read_text()[-2000:]
         time.sleep(0.1)
-    raise AssertionError(f"Loki was not ready after {READY_S} s: {(folder / 'output.txt').read_text()[-2000:]}")
+    raise AssertionError(f"Loki was not ready after {READY_S} s: {output.read_text()[-2000:]}")
 
 
 def query(url: str, expression: str, since_s: float = 3600) -> list[dict[str, object]]:
