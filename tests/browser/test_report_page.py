@@ -66,6 +66,43 @@ def test_no_horizontal_scroll(page):
     assert drawer(page).evaluate("(node) => node.scrollWidth <= node.clientWidth")
 
 
+@pytest.mark.parametrize("page", [700], indirect=True)
+def test_a_table_that_is_cut_says_so_and_brings_the_rest(page):
+    table = page.locator("[data-benchmark=retrieval]")
+    more = table.locator(".more")
+    columns = int(more.inner_text().split()[0])
+    seen = table.locator(".wide").evaluate("(node) => node.getBoundingClientRect().right")
+    rights = table.locator("thead th").evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().right)")
+    assert more.inner_text() == f"{columns} more columns →"
+    assert columns == sum(right > seen + 2 for right in rights) > 0
+    for _ in range(6):
+        if more.inner_text() == "← first columns":
+            break
+        more.click()
+        page.wait_for_timeout(600)  # it scrolls smoothly
+    assert more.inner_text() == "← first columns"
+    assert table.locator("tbody td:first-child").first.bounding_box()["x"] >= 0
+    more.click()
+    table.locator(".more", has_text=f"{columns} more").wait_for()
+
+
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_a_table_that_fits_says_nothing(page):
+    for more in page.locator(".more").all():
+        assert more.is_hidden()
+
+
+@pytest.mark.parametrize("page", [390], indirect=True)
+def test_the_values_of_a_drawer_are_whole_on_a_phone(page):
+    page.locator("[data-benchmark=inference] .open").first.click()
+    metrics = drawer(page).locator(".wide", has=page.locator(".metrics"))
+    assert metrics.evaluate("(node) => node.scrollWidth <= node.clientWidth")
+    boxes = [value.bounding_box() for value in metrics.locator(".value").all()]
+    assert len(boxes) >= 7
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+    assert "40.00 ± 0.79 ms" in metrics.inner_text()
+
+
 def test_the_first_screen_tells_the_findings(page):
     found = page.locator("#found li")
     assert found.count() == 6

@@ -92,9 +92,10 @@
 
   const cell = (child, kind) => make("td", { class: kind }, child);
 
-  function plainTable(head, rows) {
+  function plainTable(head, rows, kind = "") {
     const cells = head.map((text) => make("th", { scope: "col" }, text));
-    const table = make("table", { class: "plain" }, make("thead", {}, make("tr", {}, cells)), make("tbody", {}, rows));
+    for (const row of rows) [...(row ? row.children : [])].forEach((each, place) => { each.dataset.column = head[place]; });
+    const table = make("table", { class: `plain ${kind}`.trim() }, make("thead", {}, make("tr", {}, cells)), make("tbody", {}, rows));
     return make("div", { class: "wide" }, table);
   }
 
@@ -168,11 +169,11 @@
         })),
         { name: "n", number: true, of: (one) => one.done, text: (one) => `${one.done} of ${one.planned}` },
       ];
-      host.append(
-        make("div", { class: "tools" }, search, this.count, this.back, this.next, this.copy),
-        make("div", { class: "wide" },
-          make("table", { class: "grid", "aria-label": `Cases of ${group.name}` }, this.head, this.body)),
-      );
+      this.more = make("button", { type: "button", class: "more", hidden: true, on: { click: () => this.scrollOn() } });
+      this.wide = make("div", { class: "wide", on: { scroll: () => this.tellMore() } },
+        make("table", { class: "grid", "aria-label": `Cases of ${group.name}` }, this.head, this.body));
+      host.append(make("div", { class: "tools" }, search, this.count, this.more, this.back, this.next, this.copy), this.wide);
+      new ResizeObserver(() => this.tellMore()).observe(this.wide);
       this.drawHead();
       this.refresh();
     }
@@ -193,6 +194,20 @@
           make("button", { type: "button", on: { click: () => this.sortBy(place) } }, column.name), lines);
       });
       this.head.replaceChildren(make("tr", {}, cells));
+    }
+
+    // A table that is cut at the right says how much of it is out of sight; the button brings it in, and back.
+    tellMore() {
+      const end = this.wide.scrollLeft + this.wide.clientWidth;
+      const heads = [...this.head.querySelectorAll("th")];
+      const hidden = heads.filter((head) => head.offsetLeft + head.offsetWidth > end + 2).length;
+      this.more.hidden = this.wide.scrollWidth <= this.wide.clientWidth + 2;
+      this.more.textContent = hidden ? `${hidden} more column${hidden === 1 ? "" : "s"} →` : "← first columns";
+    }
+
+    scrollOn() {
+      const atEnd = this.wide.scrollLeft + this.wide.clientWidth >= this.wide.scrollWidth - 2;
+      this.wide.scrollTo({ left: atEnd ? 0 : this.wide.scrollLeft + 0.7 * this.wide.clientWidth, behavior: "smooth" });
     }
 
     sortBy(place) {
@@ -242,6 +257,7 @@
       this.back.hidden = this.next.hidden = !last;
       this.back.disabled = this.page === 0;
       this.next.disabled = this.page === last;
+      this.tellMore();
     }
 
     row(one) {
@@ -354,7 +370,7 @@
         cell(absent ? "" : error),
         cell(absent ? null : stripPlot(one, place, metric, described)));
     });
-    return plainTable(["metric and its method", "value ± half interval", "n", "instrument", "repetitions"], rows);
+    return plainTable(["metric and its method", "value ± half interval", "n", "instrument", "repetitions"], rows, "metrics");
   }
 
   // One dot per repetition, the mean as a line, its interval as a band.
