@@ -301,9 +301,14 @@ def test_campaigns_started_by_hand_are_shown(server):
     (server.results / "mine").mkdir()
     plan = {"cases": [], "batches": [], "totals": {"expected_s": 3.0}}
     (server.results / "mine" / "plan.json").write_text(json.dumps(plan))
+    for number, broken in enumerate(("", "{", "[]", "5", '{"cases": 1}', '{"cases": [{}], "batches": [{}]}')):
+        (server.results / f"broken-{number}").mkdir()
+        (server.results / f"broken-{number}" / "plan.json").write_text(broken)
     (server.results / "Not An Id").mkdir()
     (server.results / "link").symlink_to(server.results / "mine")
-    (found,) = server.get("/api/v1/runs").json()["runs"]
+    runs = server.get("/api/v1/runs").json()["runs"]
+    assert {run["state"] for run in runs if run["id"].startswith("broken")} == {"incomplete"}
+    (found,) = [run for run in runs if not run["id"].startswith("broken")]
     assert (found["id"], found["launched"], found["state"]) == ("mine", False, "ended")
     assert show(server, "mine")["config"] is None
     expect_ko(server.post("/api/v1/runs/mine:cancel", b""), 409, "not_active")

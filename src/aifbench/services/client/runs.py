@@ -92,8 +92,8 @@ class Runs:
             "ended_at": ended.get("ended_at"),
             "profile": launch.get("profile"),
             "preset": (launch.get("request") or {}).get("preset"),
-            "benchmarks": sorted({case["benchmark"] for case in plan["cases"]}) if plan else launch["benchmarks"],
-            "expected_s": plan["totals"]["expected_s"] if plan else (launch.get("expected") or {}).get("expected_s"),
+            "benchmarks": plan["benchmarks"] if plan else launch.get("benchmarks", []),
+            "expected_s": plan["expected_s"] if plan else (launch.get("expected") or {}).get("expected_s"),
             "repetitions": {"done": done, "planned": planned},
             "counts": self._count(folder, state in ACTIVE),
             "report": plan is not None,
@@ -198,7 +198,7 @@ class Runs:
             return known[2]
         try:
             counts = collect(folder).counts()
-        except (FileNotFoundError, ValueError):  # ValueError: a file that is being written
+        except (OSError, ValueError, KeyError, TypeError):  # being written, or not of this version
             counts = None
         with self._lock:
             self._counts[folder.name] = time.monotonic(), signature, counts
@@ -240,11 +240,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _plan(folder: Path) -> dict[str, Any] | None:
+    """Return what a list shows of plan.json; None when it is not there, or is none that this version knows."""
     try:
-        plan: dict[str, Any] = orjson.loads((folder / "plan.json").read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
+        plan = orjson.loads((folder / "plan.json").read_bytes())
+        return {
+            "benchmarks": sorted({str(case["benchmark"]) for case in plan["cases"]}),
+            "repetitions": sum(int(case["repetitions"]["min"]) for case in plan["cases"]),
+            "expected_s": float(plan["totals"]["expected_s"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return plan
 
 
 def _has_begun(folder: Path) -> bool:
@@ -257,7 +262,7 @@ def _progress(folder: Path, plan: dict[str, Any] | None) -> tuple[int, int | Non
     done = 0
     for path in folder.glob("batches/*/cases.jsonl"):
         done += path.read_bytes().count(b"\n")
-    return done, sum(case["repetitions"]["min"] for case in plan["cases"]) if plan else None
+    return done, plan["repetitions"] if plan else None
 
 
 def _signature(folder: Path) -> list[tuple[str, int, int]]:

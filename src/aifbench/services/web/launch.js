@@ -450,7 +450,7 @@ class Summary {
     this.problem = el("p", { class: "problem", hidden: true });
     this.state = el("p", { class: "help" });
     this.button = el("button", { type: "submit", class: "main", onclick: (event) => { event.preventDefault(); launch(); } }, "Launch");
-    this.yaml = el("pre", { class: "mono", tabindex: "0", "aria-label": "The campaign as YAML" });
+    this.yaml = el("pre", { class: "mono", tabindex: "0", role: "region", "aria-label": "The campaign as YAML" });
     this.copy = el("button", { type: "button", onclick: () => this.copyText() }, "Copy");
     this.node = el("aside", { class: "panel summary", "aria-label": "What it will take" },
       el("h2", {}, "What it will take"), el("div", { role: "status" }, this.figures, this.problem, this.state), this.button,

@@ -1,0 +1,243 @@
+"""The tab Launch in a real Chromium on a real server: from the form to the report, by pointer and by keyboard."""
+
+import json
+import re
+
+import pytest
+
+from tests.browser.chromium import ARGUMENTS, EXECUTABLE
+from tests.services.checkout import checkout
+from tests.services.live import Live
+from tests.services.test_client_live import end_all, launch, wait_for
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    checkout(tmp_path / "project")
+    with Live(tmp_path, "client", tcp=0) as live:
+        yield live
+        end_all(live)
+
+
+@pytest.fixture
+def context(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, server):
+    """The tab, loaded; the test fails when the page raised an error or broke its own policy."""
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{address(server)}/#token={server.token()}")
+    page.wait_for_selector(".figures dd")
+    yield page
+    # A value that is refused on purpose is a 4xx, and the browser writes it down.
+    assert [text for text in said if "status of 4" not in text] == []
+
+
+def address(server):
+    return "http://127.0.0.1:" + server.said().split("127.0.0.1:")[1].split("/")[0]
+
+
+def question(page, place):
+    return page.locator(f"[data-place='{place}']")
+
+
+def checked(page, change):
+    """Make a change and wait until the server has judged the form again."""
+    before = page.locator(".launch").get_attribute("data-checked")
+    change()
+    page.wait_for_function("(before) => document.querySelector('.launch').dataset.checked !== before", arg=before)
+
+
+def set_values(page, place, *values):
+    row = question(page, place)
+    while row.locator("li").count():
+        row.get_by_role("button", name="remove").first.click()
+    for value in values:
+        row.locator("input").fill(value)
+        row.locator("input").press("Enter")
+
+
+def figure(page, name):
+    return page.locator(f".figures dt:text-is('{name}') + dd").inner_text()
+
+
+def violations(page):
+    found = axe.Axe().run(page).response["violations"]
+    return [(one["id"], one["help"], [node["target"] for node in one["nodes"]]) for one in found]
+
+
+def test_the_form_is_that_of_the_schema(page):
+    assert page.locator("[name=start]").count() == 7 + 3
+    assert page.locator("[value=inference-gpu]").is_disabled()
+    assert question(page, "config.mode").get_by_role("button", pressed=True).all_inner_texts() == ["direct", "warm"]
+    assert question(page, "config.file_size").locator("li").all_inner_texts() == ["64MiB\n×"]
+    assert question(page, "resources.job.cores").count() == 0  # no scheduler on this machine
+    page.get_by_text("More parameters").click()
+    assert question(page, "config.layout").get_by_role("button").all_inner_texts() == ["file-per-client", "shared"]
+    assert question(page, "config.path").count() == 0  # a place is no matter of the form
+    page.locator("[value=inference-quick]").check()
+    question(page, "config.engine.kind").wait_for()
+    assert question(page, "config.engine.slots").locator("input").input_value() == "4"
+    assert question(page, "config.engine.slots").locator("input").get_attribute("max") == "256"
+    page.get_by_label("Engine").select_option("ollama")
+    assert question(page, "config.engine.parallel").count() == 1
+    assert question(page, "config.engine.slots").count() == 0
+
+
+def test_values_change_the_plan(page):
+    assert figure(page, "Cases") == "2, 6 repetitions"
+    checked(page, lambda: question(page, "config.mode").get_by_role("button", name="buffered-cold").click())
+    assert figure(page, "Cases") == "3, 9 repetitions"
+    checked(page, lambda: set_values(page, "clients", "1", "2", "4"))
+    checked(page, lambda: page.get_by_label("Repetitions").fill("2"))
+    assert figure(page, "Cases") == "9, 18 repetitions"
+    page.get_by_text("The campaign as YAML").click()
+    shown = page.locator(".summary pre").inner_text()
+    assert re.search(r"axes:.*mode:\s+- direct\s+- buffered-cold\s+- warm", shown, re.DOTALL)
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_text("in the clipboard").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator(".summary pre").text_content()
+
+
+def test_a_problem_is_said_at_its_field(page):
+    checked(page, lambda: set_values(page, "config.block_size", "3MiB"))
+    wrong = page.locator(".question.wrong")
+    assert wrong.count() == 1
+    assert "must be a multiple of block_size" in wrong.locator(".problem").inner_text()
+    field = wrong.locator("input")
+    assert field.get_attribute("aria-invalid") == "true"
+    assert wrong.locator(".problem").get_attribute("id") in field.get_attribute("aria-describedby")
+    assert page.get_by_role("button", name="Launch").is_disabled()
+    assert violations(page) == []
+    checked(page, lambda: set_values(page, "config.block_size", "1MiB"))
+    assert page.locator(".question.wrong").count() == 0
+    assert page.get_by_role("button", name="Launch").is_enabled()
+    checked(page, lambda: set_values(page, "clients", "65"))
+    assert "at most 64" in question(page, "clients").locator(".problem").inner_text()
+
+
+def test_keys_as_json(page):
+    page.get_by_text("More parameters").click()
+    box = page.get_by_label("Further keys")
+    checked(page, lambda: box.fill('{"exclude": [{"mode": "warm"}]}'))
+    assert figure(page, "Cases") == "1, 3 repetitions"
+    checked(page, lambda: box.fill('{"exclude": '))
+    assert "is not JSON" in question(page, "config").locator(".problem").inner_text()
+    checked(page, lambda: box.fill('{"exclud": []}'))
+    assert "did you mean 'exclude'?" in question(page, "config").locator(".problem").inner_text()
+
+
+def test_axe_finds_nothing_and_nothing_overflows(page, server):
+    run = launch(server).json()["run_id"]
+    page.reload()
+    page.wait_for_selector(f"[data-run={run}] .counts .state.ok", timeout=60_000)
+    page.get_by_text("More parameters").click()
+    page.get_by_text("The campaign as YAML").click()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+    for width in (390, 768):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.locator("[value=inference-full]").check()
+    question(page, "config.engine.kind").wait_for()
+    assert violations(page) == []
+
+
+def test_from_the_form_to_the_report(page, server, context):
+    checked(page, lambda: set_values(page, "config.file_size", "1MiB"))
+    checked(page, lambda: page.get_by_label("Repetitions").fill("2"))
+    page.get_by_role("button", name="Launch").click()
+    row = page.locator("[data-run]")
+    row.wait_for()
+    (run,) = [path.name for path in server.results.iterdir()]
+    assert row.get_attribute("data-run") == run
+    assert page.locator(":focus").get_attribute("aria-label") == f"open the report of {run}"
+    row.locator("td:first-child .state.ok").wait_for(timeout=60_000)
+    assert row.locator(".counts").inner_text() == "2 valid"
+    assert row.get_by_role("button", name="cancel").is_hidden()
+    with context.expect_page() as opened:
+        row.get_by_role("button", name="report").click()
+    report = opened.value
+    report.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    assert report.title() == f"{run} · aifbench"
+    # The report runs its scripts, and reaches neither this page's token nor its interface.
+    assert report.evaluate("window.origin") == "null"
+    tried = report.evaluate("fetch('/api/v1/runs').then(() => 'reached', () => 'kept out')")
+    assert tried == "kept out"
+    kept = report.evaluate("(() => { try { return sessionStorage.length } catch (error) { return error.name } })()")
+    assert kept == "SecurityError"
+
+
+def test_cancel_asks_first(page, server):
+    body = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 500}}
+    run = launch(server, body).json()["run_id"]
+    page.reload()
+    row = page.locator(f"[data-run={run}]")
+    row.get_by_role("button", name="cancel").click()
+    dialog = page.get_by_role("dialog")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert wait_for(server, run, "queued", "running")
+    row.get_by_role("button", name="cancel").click()
+    dialog.get_by_role("button", name="Cancel the run").click()
+    row.locator(".state.off").first.wait_for(timeout=60_000)
+    assert wait_for(server, run, "cancelled")
+
+
+def test_by_keyboard_alone(page, server):
+    page.locator("[value=storage-quick]").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('[name=start]:checked').value === 'storage-full'")
+    checked(page, lambda: page.keyboard.press("ArrowUp"))
+    size = question(page, "config.file_size").locator("input")
+    size.focus()
+    page.keyboard.press("Backspace")
+    page.keyboard.type("1MiB")
+    checked(page, lambda: page.keyboard.press("Enter"))
+    assert question(page, "config.file_size").locator("li").all_inner_texts() == ["1MiB\n×"]
+    page.get_by_role("button", name="Launch").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-run]").wait_for()
+
+
+def test_a_token_that_may_only_read_is_told_so(context, server):
+    page = context.new_page()
+    page.goto(f"{address(server)}/#token={server.token('read')}")
+    page.locator(".summary .problem").wait_for()
+    assert "it needs the scope 'launch'" in page.locator(".summary .problem").inner_text()
+    assert page.get_by_role("button", name="Launch").is_disabled()
+
+
+def test_names_of_others_are_text(page, server):
+    evil = "<img src=x onerror=alert(1)>"
+    plan = {"cases": [{"benchmark": evil, "repetitions": {"min": 1}}], "batches": [], "totals": {"expected_s": 1}}
+    (server.results / "x").mkdir()
+    (server.results / "x" / "plan.json").write_text(json.dumps(plan))
+    page.reload()
+    page.locator("[data-run=x]").wait_for()
+    assert page.locator("img").count() == 0
+    assert evil in page.locator("[data-run=x]").inner_text()
