@@ -21,6 +21,7 @@ PARTS = (
     "driver_over_faiss",
     "storage_over_fio",
     "streaming_accuracy",
+    "services_log",
     "peers_streaming",
 )
 OUT = Path(__file__).parent / "results" / "bench.json"

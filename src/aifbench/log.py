@@ -15,9 +15,9 @@ import math
 import os
 import re
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, time
 from typing import Any
 
 import orjson
@@ -59,12 +59,14 @@ class BatchLog:
 
     def write(self, level: int, msg: str, case: str | None = None) -> None:
         """Write one statement if its level is on. Newlines and control characters stay escaped inside one line."""
-        if time.monotonic() >= self._look_at or (level >= self._level and time.time() >= self._until):
+        if monotonic() >= self._look_at:
             self._look()
-        if level < self._level:
+        if level >= self._level and time() >= self._until:
+            self._look()
+        if level >= self._level:
+            self._write(level, msg, case)
+        else:
             self._held_back += 1
-            return
-        self._write(level, msg, case)
 
     def close(self) -> None:
         """Close the files."""
@@ -85,8 +87,8 @@ class BatchLog:
             print(f"{self.batch}: {text}", file=sys.stderr, flush=True)
 
     def _look(self) -> None:
-        self._look_at = time.monotonic() + LOOK_S
-        found = self._levels.now(time.time())
+        self._look_at = monotonic() + LOOK_S
+        found = self._levels.now(time())
         self._until = found.until
         level = INFO if not found.known else ERROR if found.level is None else found.level
         if level != self._level:
