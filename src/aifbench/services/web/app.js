@@ -76,10 +76,9 @@ async function start() {
 }
 
 document.addEventListener("aifbench-unauthorised", () => {
-  if (document.documentElement.dataset.ready === "token") return;
-  const known = token();
+  if (!token()) return;  // several requests may have had the same answer
   setToken("");
-  ask(known ? "This token is not the server's. It may have been started again with another state folder." : "");
+  ask("This token is not the server's. Was it started again with another state folder?");
 });
 window.addEventListener("hashchange", () => {
   if (location.hash.startsWith("#token=")) start();

@@ -149,7 +149,7 @@ function statements(signal, timers, configsChanged) {
   const run = el("input", { id: "log-run", placeholder: "all", autocomplete: "off", spellcheck: "false", maxlength: 64 });
   const hold = el("button", { type: "button", "aria-pressed": "false", onclick: pause }, "Pause");
   const state = el("span", { class: "state off", role: "status" }, "connecting");
-  const list = el("ol", { class: "lines", tabindex: 0, role: "log", "aria-live": "off", "aria-label": "Statements, newest last" });
+  const list = el("ol", { class: "lines", tabindex: 0, "aria-label": "Statements, newest last" });
   const empty = el("p", { class: "empty", hidden: true }, "Nothing is written yet.");
   const summary = el("p", { class: "help" });
   let following = new AbortController();
