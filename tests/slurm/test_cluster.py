@@ -51,23 +51,6 @@ CHAT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """The variables of a shell that uses the cluster."""
-    text = subprocess.run(
-        ["bash", "-c", f'eval "$({CLUSTER} env)" && env -0'], capture_output=True, text=True, check=True
-    ).stdout
-    return dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the images; the models come to lie there too."""
-    folder = tmp_path_factory.mktemp("shared")
-    subprocess.run([str(HERE / "images"), str(folder / "images")], check=True, timeout=1200)
-    return folder
-
-
 class Campaign:
     """One campaign on the cluster, as a user runs it."""
 
