@@ -141,6 +141,9 @@ def test_a_search_finds_how_many_clients_a_server_carries(planted: str, tmp_path
     assert metrics["clients_under_slo"].value == 3
     assert metrics["clients_under_slo"].instrument == 1
     assert list(dict.fromkeys(measurement.raw["probe"])) == [1, 2, 4, 3]
+    tried = measurement.facts["probes"]
+    assert [load for load, _ in tried] == [1, 2, 4, 3]
+    assert [share >= 0.9 for _, share in tried] == [True, True, False, True]
     assert metrics["concurrency_achieved"].value is not None
 
 

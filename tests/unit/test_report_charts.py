@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from aifbench.report.charts import SPECS, Spec, build, chart_specs, metric_name
 from aifbench.report.curves import CLIENTS, RATE, between, curves, knee_of
 from aifbench.report.figures import charts, draw_panels
 from aifbench.report.load import Case, Repetition, Value, axis_name, axis_value, load
-from tests.fixtures.results import loads, write_results
+from tests.fixtures.results import HALF, loads, write_results
 
 TIME = Spec("time", "storage", "Time", ("write_time_s",), ("block_size", "clients"))
 FRONTIER = next(spec for spec in SPECS if spec.name == "retrieval_frontier")
@@ -294,3 +296,33 @@ def test_many_labels_become_the_first_and_the_last():
     ]
     labels = [point.label for point in build(spec, made).panels[0].series[0].points]
     assert [label for label in labels if label] == ["1", "59"]
+
+
+def test_a_search_for_a_rate_has_its_own_panel(tmp_path):
+    (clients,) = [case for case in loads() if "find" in case.params]
+    params = {**clients.params, "schedule": {"kind": "poisson", "rate": 16.0}, "find": "rate"}
+    rate = replace(
+        clients,
+        params=params,
+        metrics={"rate_under_slo": 2.0},
+        facts={"probes": [[0.25, 1.0], [2.0, 0.96], [2.1, 0.5]]},
+    )
+    write_results(tmp_path / "r", [clients, rate])
+    (chart,) = [one for one in charts(load(tmp_path / "r"), "inference") if one.name == "inference_search"]
+    assert [panel.x_label for panel in chart.panels] == ["clients", "requests/s"]
+    assert [text for _, text in chart.panels[1].ticks] == ["0.25", "2", "2.1"]
+    (series,) = chart.panels[1].series
+    assert series.mark.x == 2.0
+    assert (series.mark.stretch[0][0], series.mark.stretch[-1][0]) == pytest.approx((2 * (1 - HALF), 2 * (1 + HALF)))
+
+
+def test_a_wide_interval_leaves_the_panel_and_presses_no_points_together():
+    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
+    made = [
+        case(n, metrics={"time_to_first_token_s": 1.0, "tokens_generated_per_second_aggregate": 10.0 * n}, clients=n)
+        for n in (1, 2, 3)
+    ]
+    made[2].metrics["tokens_generated_per_second_aggregate"] = Value(30.0, "1/s", 2, -500.0, 560.0)
+    (panel,) = draw_panels(build(spec, made))
+    places = [x for x, _, _, _ in panel.points]
+    assert places[2] - places[0] > 0.3

@@ -361,10 +361,10 @@ KNEE_MARK = "knee, on the line between its neighbours; the wide stretch is its 9
 
 def _on_curves(cases: list[Case], spec: Spec) -> list[Case]:
     """Return the cases of the curves of `spec.along`; for other charts those that have no such chart of their own."""
-    on = {load: {case.id for curve in curves(cases, load) for case in curve} for load in (CLIENTS, RATE)}
+    on = {case.id for curve in curves(cases, spec.along or RATE) for case in curve}
     if spec.along:
-        return [case for case in cases if case.id in on[spec.along]]
-    return [case for case in cases if FIND not in case.axes and case.id not in on[RATE]]
+        return [case for case in cases if case.id in on]
+    return [case for case in cases if FIND not in case.axes and case.id not in on]
 
 
 def _slo(

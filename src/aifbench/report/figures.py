@@ -38,6 +38,8 @@ _LABEL_PIXELS = (16, 12)
 """Labels that would stand nearer than this (x, y) become one."""
 _HEADROOM = 1.12
 """Upper end of y above the highest point."""
+_OUT_OF_SIGHT = 1.6
+"""What lies farther beyond the outermost points of a curve is left out of sight."""
 _VARIABLES = {
     **{colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)},
     INK: "var(--ink)",
@@ -205,6 +207,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(-0.5, len(panel.ticks) - 0.5)
     if panel.x_is_metric and all(point.x <= 1 for series in panel.series for point in series.points):
         axes.set_xlim(right=min(axes.get_xlim()[1], 1.01))
+    if any(point.label for series in panel.series for point in series.points):
+        _keep_in_sight(axes, panel)
     _plain_ticks(axes, panel)
     for series in panel.series:
         _label_points(axes, series)
@@ -241,6 +245,18 @@ def _draw_mark(axes: Axes, series: Series) -> None:
     axes.plot(*_columns(list(series.mark.stretch)), color=colour, linewidth=6, alpha=0.3, solid_capstyle="round")
     look: Any = {"marker": "d", "markersize": 9, "markerfacecolor": PAPER, "markeredgewidth": 1.4, "zorder": 5}
     axes.plot([series.mark.x], [series.mark.y], linestyle="none", color=colour, **look)
+
+
+def _keep_in_sight(axes: Axes, panel: Panel) -> None:
+    """Let no wide interval press the points of a curve together: it may leave the panel."""
+    xs = [point.x for series in panel.series for point in series.points]
+    ys = [y for series in panel.series for y in (point.y for point in series.points)] + [y for y, _ in panel.lines]
+    axes.set_xlim(0, min(axes.get_xlim()[1], _OUT_OF_SIGHT * max(xs)))
+    low, high = axes.get_ylim()
+    if panel.y_log:
+        axes.set_ylim(max(low, min(ys) / _OUT_OF_SIGHT), min(high, _OUT_OF_SIGHT * max(ys)))
+    else:
+        axes.set_ylim(low, min(high, _OUT_OF_SIGHT * max(ys)))
 
 
 def _label_points(axes: Axes, series: Series) -> None:

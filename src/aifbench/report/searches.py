@@ -111,7 +111,9 @@ def _tried(case: Case, load: Load, label: str, style: int | None) -> Series:
     mark = None
     if value is not None and value.value is not None:
         share = float(case.axes.get("find_share", 1.0))
-        low, high = value.low or value.value, value.high or value.value
+        least, most = min(shares), max(shares)
+        low = min(max(value.value if value.low is None else value.low, least), most)
+        high = max(min(value.value if value.high is None else value.high, most), least)
         text = "\n".join(part for part in (label, _found(case, load, "")) if part)
         mark = Mark(value.value, share, ((low, share), (high, share)), case.id, text)
     return Series(label, style, tuple(points), True, mark)

@@ -35,7 +35,7 @@ def goodput_metrics(requests: Requests, slo: Slo | None) -> dict[str, Metric]:
 
 def limit_metrics(params: InferenceParams, probes: Sequence[Probe]) -> dict[str, Metric]:
     """Return the highest load that kept the SLO. No limit up to the highest tried is an answer, no load at all too."""
-    units = {"clients_under_slo": "1", "rate_under_slo": "1/s"}
+    units = {"clients_under_slo": "clients", "rate_under_slo": "1/s"}
     metrics = {name: Metric.absent(unit, "the suite does not search for it") for name, unit in units.items()}
     if params.find is None:
         return metrics
