@@ -23,6 +23,7 @@ PARTS = (
     "streaming_accuracy",
     "services_log",
     "peers_streaming",
+    "services_stream",
 )
 OUT = Path(__file__).parent / "results" / "bench.json"
 
