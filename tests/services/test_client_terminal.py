@@ -1,0 +1,110 @@
+"""`aifbench menu` and `aifbench runs`: the same launches from a terminal, without a service."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.services.checkout import ROOT, checkout, settings
+from tests.services.test_client_live import running
+
+TINY = ["--preset", "storage-quick", "--set", "axes.file_size=1MiB", "--set", "repetitions=2"]
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    project = checkout(tmp_path / "project")
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "src"), "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "160",
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+    }  # fmt: skip
+    environment.pop("SBATCH_ACCOUNT", None)
+
+    def call(*arguments, said=""):
+        return subprocess.run(
+            [sys.executable, "-m", "aifbench", *arguments],
+            cwd=project,
+            env=environment,
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    yield call
+    for folder in (project / "results").glob("*/launch"):
+        if not (folder / "exit.json").exists():
+            (folder / "cancel.json").touch()
+            deadline = time.monotonic() + 60
+            while running(folder) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        assert not running(folder)
+
+
+def test_launch_list_follow_and_the_way_to_the_report(terminal, tmp_path):
+    launched = terminal("menu", *TINY, "--yes")
+    assert launched.returncode == 0, launched.stderr
+    assert "2 cases, 4 repetitions in 1 job(s)" in launched.stdout
+    answer, run = launched.stdout.splitlines()[-1].split()
+    assert answer == "ok"
+    assert run in terminal("runs").stdout
+    second = terminal("menu", *TINY, "--yes")
+    assert second.returncode == 1
+    assert second.stderr.startswith("ko queue_full: ")
+    followed = terminal("runs", run, "--follow")
+    assert followed.returncode == 0
+    assert f"{run}: ended · 4/4 repetitions · 2 valid" in followed.stdout
+    assert (settings(tmp_path).results / run / "report" / "index.html").is_file()
+    assert terminal("runs", run, "--cancel").stderr.startswith("ko not_active: ")
+
+
+def test_cancel(terminal):
+    launched = terminal("menu", "--preset", "storage-quick", "--set", "repetitions=500", "--yes")
+    run = launched.stdout.split()[-1]
+    cancelled = terminal("runs", run, "--cancel")
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert f"{run}: cancelled" in cancelled.stdout
+
+
+def test_the_questions(terminal):
+    # profile, preset by number, clients, device, repetitions; then no launch
+    asked = terminal("menu", said="laptop\n2\n1,2\n\ncpu\n4\nn\n")
+    assert asked.returncode == 0, asked.stderr
+    assert "2 cases, 8 repetitions in 1 job(s)" in asked.stdout
+    assert "ok" not in asked.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--preset", "storage-quik"], "ko unknown_preset preset: 'storage-quik': no such preset (allowed: "),
+        (["--preset", "storage-quick", "--set", "mode=drect"], "ko invalid_config config.mode: 'drect': "),
+        (["--preset", "storage-quick", "--clients", "1,99"], "ko over_limit clients: 99: more clients than "),
+        (["--preset", "storage-quick", "--profile", "meluxina"], "ko no_allocation profile: account: "),
+        (["--preset", "storage-quick", "--resource", "job.cores=4"], "ko invalid_config resources.job.cores: "),
+        (["--preset", "storage-quick", "--resource", "job=4"], "ko invalid_request resources.job: 4: "),
+        (["--preset", "storage-quick", "--set", "path=/etc"], "ko invalid_config config.path: "),
+    ],
+)
+def test_refusals_are_one_line_and_exit_code_1(terminal, arguments, line):
+    found = terminal("menu", *arguments, "--check")
+    assert found.returncode == 1
+    assert found.stderr.startswith(line), found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--clients", "many"], "aifbench: --clients, --services = 'many': a number, or several: 1,2,4"),
+        (["--set", "a=1", "--set", "a.b=2"], "aifbench: --set = 'a.b': a has a value already"),
+        (["--set", "axes"], "aifbench: --set = 'axes': needs the form KEY=VALUE"),
+    ],
+)
+def test_options_that_are_none(terminal, arguments, line):
+    found = terminal("menu", "--preset", "storage-quick", *arguments, "--check")
+    assert found.returncode == 2
+    assert found.stderr.strip() == line
