@@ -282,6 +282,7 @@ def test_a_preset_file_that_is_none_is_named(tmp_path):
 
 def test_codes_are_documented_and_have_a_status():
     assert isinstance(PRESETS["storage-quick"], Preset)
+    text = (ROOT / "docs" / "launching.md").read_text()
     for code, reason in CODES.items():
         assert 400 <= reason.status < 600, code
-        assert reason.meaning
+        assert f"| `{code}` | {reason.status} | {reason.meaning} |" in text
