@@ -606,6 +606,25 @@ def test_a_plan_of_old_is_not_pending(reader, clock, tmp_path):
     assert reader.listed("active", 10) == []
 
 
+@pytest.mark.parametrize(
+    ("keeper", "ended", "state"), [(0, False, "pending"), (1, False, "not-started"), (0, True, "not-started")]
+)
+def test_what_a_launched_run_planned_is_pending_while_its_keeper_lives(reader, clock, tmp_path, keeper, ended, state):
+    from aifbench.services.client.identity import identity
+
+    write_plan(tmp_path / "results", "run", {"storage-a-11111111": 1})
+    launch = tmp_path / "results" / "run" / "launch"
+    launch.mkdir()
+    known = {**identity(os.getpid()), **({"started": "1"} if keeper else {})}
+    (launch / "keeper.json").write_bytes(orjson.dumps(known))
+    if ended:
+        (launch / "exit.json").write_text("{}")
+    for path in (tmp_path / "results" / "run" / "plan.json", tmp_path / "results" / "run"):
+        os.utime(path, (1e9, 1e9))
+    step(reader, clock)
+    assert row(reader)["state"] == state
+
+
 # -- the log --------------------------------------------------------------------------------------------------------
 
 

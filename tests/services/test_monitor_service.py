@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from aifbench.campaign import plan
+from aifbench.campaign.config import load_config
 from aifbench.services.monitor.reader import Reader
 from tests.services.batches import Batch, write_plan
 from tests.services.live import Live
@@ -101,6 +104,25 @@ def test_a_real_campaign_is_watched_from_its_plan_to_its_end(server, tmp_path):
     kept = server.get(f"/api/v1/jobs/{ended['id']}/samples").json()
     assert kept["count"] == len(kept["t"]) >= 3
     assert any(line["name"] == "write/worker" or line["name"] == "write/runner" for line in kept["series"])
+
+
+def test_a_real_runner_that_is_killed_is_lost_and_runs_again(server, tmp_path):
+    suite = {**campaign.STORAGE, "file_size": "64MiB", "block_size": "64KiB", "repetitions": 100}
+    file = campaign.write(tmp_path, suite)
+    content = yaml.safe_load(file.read_text())
+    content["results"] = str(server.results)
+    file.write_text(yaml.safe_dump(content))
+    plan.write_plan(plan.make_plan(load_config([file])), server.results / "small")
+    (spec,) = (server.results / "small" / "specs").glob("*.json")
+    folder = server.results / "small" / "batches" / spec.stem
+    command = [sys.executable, "-m", "aifbench", "run", "--spec", str(spec), "--out", str(folder)]
+    for ending, state in ((signal.SIGKILL, "lost"), (signal.SIGTERM, "terminated")):
+        with subprocess.Popen(command, cwd=campaign.ROOT, stderr=subprocess.DEVNULL) as runner:
+            wait_for(lambda: (job := only_job(server)) and job["state"] == "running" and job["records"]["value"])
+            runner.send_signal(ending)
+        job = wait_for(lambda state=state: (job := only_job(server)) and job["state"] == state and job)
+    assert job["invocation"] == 2
+    assert job["reason"] == "received SIGTERM"
 
 
 # -- streams --------------------------------------------------------------------------------------------------------

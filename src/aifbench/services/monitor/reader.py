@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from aifbench.runner.lock import lives_here
+from aifbench.services.client.identity import alive
 from aifbench.services.monitor.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
 from aifbench.services.monitor.jobs import LOG, Job, all_bands
 from aifbench.services.monitor.series import Grouping, Sample, Series
@@ -56,6 +57,8 @@ class _Campaign:
     seen_at: float = 0.0
     """Wall time of the last thing that happened in it, as its files tell."""
     folder: tuple[int, int] | None = None
+    launched: bool | None = None
+    """The client has launched it and its keeper lives (True) or not (False); None: it was started by hand."""
 
 
 class Reader:
@@ -146,6 +149,7 @@ class Reader:
             known = self._campaigns.setdefault(name, _Campaign())
             with contextlib.suppress(OSError):
                 self._take_plan(name, known)
+            known.launched = self._keeper(name)
             for batch in batches:
                 job = self._job(name, batch)
                 job.here = True
@@ -187,6 +191,16 @@ class Reader:
                 planned.add(job.id)
             for job in self.jobs.values():
                 job.planned = job.planned and (job.campaign != name or job.id in planned)
+
+    def _keeper(self, name: str) -> bool | None:
+        """Return whether the client's keeper of a launched run lives; None when there is none, or on another host."""
+        try:
+            with self._root.folder(name, "launch") as folder:
+                content = read_file(folder, "keeper.json", 1 << 16)
+                ended = signature(folder, "exit.json") is not None
+            return None if content is None else False if ended else alive(orjson.loads(content))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def _look(self, job: Job, now: float) -> bool:
         """Read batch.json if it has changed; return whether it had."""
@@ -309,11 +323,11 @@ class Reader:
 
     def _rows(self, now: float) -> list[Event]:
         """Make the row of each job, and the event of those that have changed."""
-        alive = self._at_work = self._alive()
+        at_work = self._at_work = self._alive()
         rows, changed = [], []
         for job in self.jobs.values():
             if job.changed or job.is_live() or job.status is None:
-                job.make_row(now, job.campaign in alive)
+                job.make_row(now, job.campaign in at_work)
             rows.append(job.row)
             before = self._sent.get(job.id)
             if before is not job.row:
@@ -331,10 +345,14 @@ class Reader:
         return [Event("jobs", "jobs", orjson.dumps({"jobs": changed, "gone": gone}))]
 
     def _alive(self) -> set[str]:
-        """Return the campaigns that are at work: a batch runs, or something happened a short time ago."""
-        alive = {job.campaign for job in self.jobs.values() if job.is_live() and job.lost is None}
+        """Return the campaigns at work: a batch runs, its keeper lives, or something happened a short time ago."""
+        found = {job.campaign for job in self.jobs.values() if job.is_live() and job.lost is None}
         now = self._wall()
-        return alive | {name for name, known in self._campaigns.items() if now - known.seen_at < ALIVE_S}
+        return found | {
+            name
+            for name, known in self._campaigns.items()
+            if known.launched or (known.launched is None and now - known.seen_at < ALIVE_S)
+        }
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
