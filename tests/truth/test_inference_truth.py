@@ -264,6 +264,17 @@ def test_real_tokens_from_the_embedded_engine(tmp_path: Path, work_dir: Path) ->
         assert measurement.raw["cached_tokens"] == [0, 0]
         assert [r for r in validity.reasons if "cache" in r] == []
 
+        # llama.cpp closes each connection after its answer; each request of a schedule finds a new one.
+        steady = {"kind": "constant", "rate": 4}
+        opened = InferenceParams.model_validate({**values, "clients": 24, "schedule": steady, "requests": 8})
+        measurement, _, _ = measure(opened, endpoint, work_dir)
+        assert measurement.raw["error"] == [None] * 8
+        assert measurement.raw["connection_reused"] == [False] * 8
+        assert measurement.facts["warmup_requests"] == 2
+        assert all(
+            send >= due for due, send in zip(measurement.raw["scheduled_ns"], measurement.raw["send_ns"], strict=True)
+        )
+
 
 def alive(pid: int) -> bool:
     """Return whether a process runs; one that ended and waits to be collected does not."""
@@ -339,6 +350,21 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def test_an_open_schedule_on_ollama(ollama: str, work_dir: Path) -> None:
+    engine = {"kind": "ollama", "url": ollama, "model": "smol", "context": 512}
+    case = InferenceParams.model_validate(
+        {
+            "prompt_text": "Why is the sky blue?", "engine": engine, "output_tokens": 8, "requests": 8, "clients": 6,
+            "schedule": {"kind": "poisson", "rate": 3},
+        }
+    )  # fmt: skip
+    SERVER().wait_ready(ollama, case, 60, lambda: True)
+    measurement, metrics, _ = measure(case, ollama, work_dir)
+    assert metrics["success_rate"].value == 1.0
+    assert measurement.facts["connections_opened"] == 0  # all were opened before the run, and are kept
+    assert sorted(measurement.raw["index"]) == list(range(8))
 
 
 @pytest.mark.parametrize("api", ["generate", "chat"])

@@ -1,6 +1,7 @@
 """The requests of a case, and exchanges as raw columns."""
 
 import orjson
+import pytest
 
 from aifbench.engines.openai import OpenAIAdapter
 from aifbench.engines.settings import OpenAI
@@ -134,14 +135,28 @@ def test_scheduled_requests_have_a_form_for_each_server() -> None:
     assert {row[0] for row in same} == {payloads([ENGINE], WARM, 7, "measure")[0][0]}
 
 
-def test_one_client_of_each_server_warms_it_up_before_a_schedule() -> None:
+@pytest.mark.parametrize(
+    ("engine", "servers", "busy"),
+    [
+        ({"kind": "openai", "url": "http://h", "model": "m"}, 1, 1),
+        ({"kind": "ollama", "model": "m", "url": "http://h", "parallel": 4}, 1, 1),  # another's: its slots are unknown
+        ({"kind": "ollama", "model": "m", "parallel": 2}, 2, 4),
+        ({"kind": "llamacpp", "slots": 1}, 2, 2),
+        ({"kind": "llamacpp", "slots": 8}, 1, 5),
+    ],
+)
+def test_as_many_clients_as_are_served_at_once_warm_servers_up_before_a_schedule(
+    engine: dict[str, object], servers: int, busy: int
+) -> None:
+    schedule = {"kind": "poisson", "rate": 1}
     params = InferenceParams.model_validate(
-        {**WARM.model_dump(), "clients": 4, "schedule": {"kind": "poisson", "rate": 1}}
+        {**WARM.model_dump(), "engine": engine, "servers": servers, "clients": 5, "schedule": schedule}
     )
     other = OpenAIAdapter("http://other", OpenAI(kind="openai", url="http://other", model="m"))
     for cache in ("warm-same", "cold"):
-        rows = payloads([ENGINE, other], params.model_copy(update={"cache": cache}), 7, "warmup")
-        assert [len(row) for row in rows] == [1, 1, 0, 0]
+        adapters = [ENGINE, other][:servers]
+        rows = payloads(adapters, params.model_copy(update={"cache": cache}), 7, "warmup")
+        assert [len(row) for row in rows] == [1] * busy + [0] * (5 - busy)
 
 
 def test_a_shared_prefix_stands_before_the_nonce() -> None:

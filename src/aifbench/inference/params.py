@@ -179,6 +179,14 @@ class InferenceParams(Params):
         return isinstance(self.engine, LlamaCpp) or (isinstance(self.engine, Ollama) and self.engine.url is None)
 
     @property
+    def served_at_once(self) -> int | None:
+        """Requests that the servers which the batch starts work on at once; None where that is not ours to say."""
+        if not self.starts_server:
+            return None
+        slots = self.engine.slots if isinstance(self.engine, LlamaCpp) else getattr(self.engine, "parallel", None)
+        return self.servers * slots if slots else None
+
+    @property
     def prefix_characters(self) -> int:
         """Characters of the prompt that all requests share in cache mode `shared-prefix`."""
         return CHARACTERS_PER_TOKEN * self.shared_prefix_tokens

@@ -32,10 +32,11 @@ def ask(params: InferenceParams, seed: int, client: int, index: int, part: str) 
 def payloads(adapters: Sequence[Adapter], params: InferenceParams, seed: int, part: str) -> list[list[bytes]]:
     """Return the requests of each client, who asks the server of his number modulo theirs.
 
-    Those with the same content are one object. Before an open schedule one client of each server warms it up.
+    Those with the same content are one object. Before an open schedule as many clients as are served at once warm the
+    servers up; where that is not known, one for each server.
     """
     count = params.warmup_requests if part == "warmup" else params.requests
-    busy = params.clients if isinstance(params.schedule, Closed) else len(adapters)
+    busy = params.clients if isinstance(params.schedule, Closed) else params.served_at_once or len(adapters)
     of_client = [adapters[client % len(adapters)] for client in range(params.clients)]
     if params.cache == "warm-same":
         same = {adapter: [adapter.request(ask(params, seed, 0, 0, part))] * count for adapter in adapters}

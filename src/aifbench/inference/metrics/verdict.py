@@ -141,9 +141,8 @@ def length_reached(requests: Requests, output_tokens: int) -> list[str]:
 def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, Any]) -> list[str]:
     """Return what a reader should know but what does not make the figures wrong."""
     notes = []
-    slots = {"llamacpp": "slots", "ollama": "parallel"}.get(params.engine.kind)
-    served = params.servers * getattr(params.engine, slots, 0) if slots else 0
-    if params.starts_server and slots and params.clients > served:
+    served = params.served_at_once
+    if served is not None and params.clients > served:
         notes.append(f"{params.clients} clients, {served} served at once: times to first token contain a queue")
     if params.clients < params.servers:
         notes.append(f"{params.servers - params.clients} of {params.servers} servers had no client")
