@@ -6,6 +6,7 @@ from aifbench.report.charts import SPECS, Spec, build, chart_specs, metric_name
 from aifbench.report.curves import CLIENTS, RATE, between, curves, knee_of
 from aifbench.report.figures import charts, draw_panels
 from aifbench.report.load import Case, Repetition, Value, axis_name, axis_value, load
+from aifbench.report.searches import search_chart
 from tests.fixtures.results import HALF, loads, write_results
 
 TIME = Spec("time", "storage", "Time", ("write_time_s",), ("block_size", "clients"))
@@ -218,7 +219,7 @@ def test_no_knee_is_told_with_its_reason(measured):
     spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
     chart = build(spec, few)
     assert chart.mark == ""
-    assert "short: no knee found up to 4 clients: one even line describes it as well" in chart.caption
+    assert "short: no knee found up to 4 clients: one even line describes throughput as well" in chart.caption
 
 
 def test_bounds_of_the_slo_are_lines_where_they_are_near(measured):
@@ -326,3 +327,18 @@ def test_a_wide_interval_leaves_the_panel_and_presses_no_points_together():
     (panel,) = draw_panels(build(spec, made))
     places = [x for x, _, _, _ in panel.points]
     assert places[2] - places[0] > 0.3
+
+
+def test_searches_without_a_limit_are_not_left_out_of_what_is_said(tmp_path):
+    (clients,) = [case for case in loads() if "find" in case.params]
+    write_results(tmp_path / "r", [clients])
+    results = load(tmp_path / "r")
+    repetitions = results.cases[0].repetitions
+    for place, probes in ((3, ((1.0, 0.75),)), (4, ((1.0, 1.0), (16.0, 1.0)))):
+        repetitions[place] = replace(repetitions[place], probes=probes, values={})
+    spec = next(spec for spec in SPECS if spec.search)
+    said = (
+        "6.00 ± 0.12 clients keep the SLO in 3 of 5 searches; in 1 not even the lowest load kept it; "
+        "in 1 no load failed."
+    )
+    assert said in search_chart(spec, results.cases).caption

@@ -80,7 +80,7 @@ def between(places: list[tuple[float, float, float]], load: float, *, x_log: boo
     """Return where `load` lies on the line that is drawn through `places` (load, x, y), in order of load."""
     for (a, *start), (b, *end) in itertools.pairwise(places):
         if load <= b or (b, *end) == places[-1]:
-            part = min(max(log(load / a) / log(b / a), 0.0), 1.0)
+            part = min(max(log(load / a) / log(b / a), 0.0), 1.0) if b > a else 1.0
             x, y = (
                 p * (q / p) ** part if logarithmic and p > 0 and q > 0 else p + (q - p) * part
                 for p, q, logarithmic in zip(start, end, (x_log, y_log), strict=True)

@@ -158,7 +158,8 @@ def chart_svg(chart: Chart) -> str:
         if chart.has_invalid:
             handles.append(_handle(plt, "not valid", None, "invalid"))
         if chart.mark:
-            look = {"marker": "d", "markersize": 8, "markerfacecolor": PAPER, "color": FAINT, "linewidth": 5}
+            look = {"marker": "d", "markersize": 8, "markerfacecolor": PAPER, "markeredgecolor": FAINT}
+            look |= {"color": GRID, "linewidth": 6}
             handles.append(plt.Line2D([], [], label=chart.mark, **look))
         if handles:
             figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8)

@@ -29,6 +29,7 @@ from aifbench.report.load import (
     worst_of,
 )
 from aifbench.report.numbers import factor, fixed, number
+from aifbench.report.searches import outcomes
 
 RECALL_TARGET = 0.95
 WIDE = 0.25
@@ -283,7 +284,8 @@ def highest_load(cases: list[Case]) -> Finding | None:
     served = f"{fixed(100 * float(case.axes.get('find_share', 1.0)), 0)} % of the requests have a {bounds}"
     where = _where(case, [case], searches, set())
     if case.measured(metric):
-        parts = [Part("Up to "), _link(case, metric, unit), Part(f", {served}{where}.")]
+        others = f" ({outcomes(case)})" if outcomes(case) else ""
+        parts = [Part("Up to "), _link(case, metric, unit), Part(f"{others}, {served}{where}.")]
     elif metric in case.metrics:
         parts = [Part(f"The search for the most {unit} at which {served} ended with: ")]
         parts += [Part(case.metrics[metric].reason or "no result", case.id), Part(f"{where}.")]

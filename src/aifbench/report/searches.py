@@ -120,10 +120,26 @@ def _tried(case: Case, load: Load, label: str, style: int | None) -> Series:
 
 
 def _found(case: Case, load: Load, label: str) -> str:
-    metric = f"{case.axes[FIND]}_under_slo"
-    value, absent = case.measured(metric), case.metrics.get(metric)
+    value = case.measured(f"{case.axes[FIND]}_under_slo")
+    texts = [outcomes(case)] if outcomes(case) else []
     if value is not None and value.value is not None:
-        text = f"{plain(value.value, value.half, Scale(1, load.unit))} keep the SLO"
-    else:
-        text = absent.reason if absent is not None and absent.reason else "no result"
+        texts.insert(0, f"{plain(value.value, value.half, Scale(1, load.unit))} keep the SLO")
+    text = " ".join(texts) or "no result"
     return f"{label}: {text}." if label else f"{text[0].upper()}{text[1:]}."
+
+
+def outcomes(case: Case) -> str:
+    """Return how many searches ended with a limit and how the others did, such as `in 2 of 3 searches; in 1 ...`.
+
+    Empty when all ended with one. The mean is over those that did: without the others it would be too good, or too bad.
+    """
+    done = [repetition for repetition in case.repetitions if repetition.probes]
+    without = [repetition for repetition in done if f"{case.axes[FIND]}_under_slo" not in repetition.values]
+    if not without:
+        return ""
+    asked = float(case.axes.get("find_share", 1.0))
+    none = sum(all(share < asked for _, share in repetition.probes) for repetition in without)
+    parts = [f"in {len(done) - len(without)} of {len(done)} searches"] if len(without) < len(done) else []
+    parts += [f"in {none} not even the lowest load kept it"] if none else []
+    parts += [f"in {len(without) - none} no load failed"] if len(without) > none else []
+    return "; ".join(parts)

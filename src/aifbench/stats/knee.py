@@ -67,17 +67,17 @@ def knee(curve: Mapping[float, Sequence[float]], seed: int = 0) -> Knee:
         return Knee(None, before=gain, after=gain, reason=reason)
 
     if np.quantile(fits.line(means + noise)[1], tail) <= 0:
-        return none("it is not shown to rise with the load")
+        return none("throughput is not shown to rise with the load")
     if np.mean(fits.gained(line + _noise(logs, generator)) >= fits.gained(means)) > 1 - CONFIDENCE:
-        return none("one even line describes it as well as one that bends")
+        return none("one even line describes throughput as well as one that bends")
     places, before, after = fits.bent(means + noise)
     if np.mean((before > 0) & (after < LESS * before)) < 1 - tail:
-        return none("it bends, but is not shown to bring less than half as much beyond the bend")
+        return none("throughput bends, but more load is not shown to bring less than half as much beyond the bend")
     (at,), (first,), (second,) = fits.bent(means)
     low, high = (float(bound) for bound in np.quantile(places, [tail, 1 - tail]))
     low, high = fits.widened(min(low, at), max(high, at))
     if low <= u[0] and high >= u[-1]:
-        return none("it bends, but the loads do not tell where")
+        return none("throughput bends, but the loads do not tell where")
     value = float(np.exp(np.interp(at, u, means[:, 0])))
     return Knee(float(np.exp(at)), float(np.exp(low)), float(np.exp(high)), value, float(first), float(second))
 
