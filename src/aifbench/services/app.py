@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from aifbench.services.guard import Guard, needs
-from aifbench.services.problems import Problem, Refused
+from aifbench.services.problems import RESPONSES, Problem, Refused
 from aifbench.services.service import PREFIX, Service
 from aifbench.services.settings import Settings
 from aifbench.services.tokens import Tokens
@@ -75,6 +75,7 @@ def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens |
         openapi_url=None,
         lifespan=lambda _app: running(services),
         redirect_slashes=False,
+        responses=RESPONSES,
     )
     app.state.settings = settings
     app.state.services = services

@@ -40,3 +40,29 @@ class Refused(Exception):
         """Return the answer to send."""
         reason = {"code": self.code, "field": self.field, "message": self.message, "hint": self.hint}
         return Response(orjson.dumps({"status": "ko", "reason": reason}), self.status, media_type="application/json")
+
+
+_TEXT = {"type": "string"}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT},
+}
+_KO = {
+    "type": "object",
+    "required": ["status", "reason"],
+    "properties": {
+        "status": {"const": "ko"},
+        "reason": {
+            "type": "object",
+            "required": ["code", "field", "message", "hint"],
+            "properties": {"code": _TEXT, "field": {"type": ["string", "null"]}, "message": _TEXT, "hint": _TEXT},
+        },
+    },
+}
+_CONTENT = {"application/problem+json": {"schema": _PROBLEM}, "application/json": {"schema": _KO}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request is refused, and why.", "content": _CONTENT},
+    "5XX": {"description": "It cannot be done now, and why.", "content": _CONTENT},
+}
+"""What every route may answer besides its own, for the OpenAPI document."""

@@ -383,7 +383,7 @@ class LogService(Service):
         @router.put(
             "/log/configs/{name}",
             dependencies=launch,
-            openapi_extra=_body({**LogSettings.model_json_schema(), "title": "LogSettings"}),
+            openapi_extra=_body(_settings_schema()),
         )
         async def put_config(name: Id, request: Request) -> dict[str, Any]:
             """Set a configuration. `ko` with a reason: past time, no time zone, unknown key or level."""
@@ -465,6 +465,12 @@ class LogService(Service):
         limits = self.settings.limits
         records = list(checked(values, self.settings.clock(), limits.message_bytes, place))
         return _raw({"status": "ok", **await self.write(records)})
+
+
+def _settings_schema() -> dict[str, Any]:
+    schema = LogSettings.model_json_schema()
+    schema["properties"]["match"] = schema.pop("$defs")["Match"]
+    return schema
 
 
 def _json(body: bytes) -> Any:
