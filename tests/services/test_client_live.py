@@ -304,15 +304,20 @@ def test_campaigns_started_by_hand_are_shown(server):
     for number, broken in enumerate(("", "{", "[]", "5", '{"cases": 1}', '{"cases": [{}], "batches": [{}]}')):
         (server.results / f"broken-{number}").mkdir()
         (server.results / f"broken-{number}" / "plan.json").write_text(broken)
+    (server.results / "readme").write_text("a file of the user's")
+    (server.results / "odd" / "launch").mkdir(parents=True)
+    (server.results / "odd" / "launch" / "request.json").write_text("{")
     (server.results / "Not An Id").mkdir()
     (server.results / "link").symlink_to(server.results / "mine")
     runs = server.get("/api/v1/runs").json()["runs"]
     assert {run["state"] for run in runs if run["id"].startswith("broken")} == {"incomplete"}
-    (found,) = [run for run in runs if not run["id"].startswith("broken")]
+    assert [run["state"] for run in runs if run["id"] == "odd"] == ["incomplete"]
+    (found,) = [run for run in runs if run["id"] != "odd" and not run["id"].startswith("broken")]
     assert (found["id"], found["launched"], found["state"]) == ("mine", False, "ended")
     assert show(server, "mine")["config"] is None
     expect_ko(server.post("/api/v1/runs/mine:cancel", b""), 409, "not_active")
     expect_ko(server.get("/api/v1/runs/link"), 404, "not_found", "id")
+    assert launch(server).status == 202  # none of it is in the way
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,12 @@ def alive(known: dict[str, Any] | None) -> bool | None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the mapping of a file of JSON, None when it is not there."""
+    """Return the mapping of a file of JSON, None when it is not there or no such thing."""
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) else None
 
 
 def write(path: Path, data: dict[str, Any], *, new: bool = False) -> None:

@@ -54,8 +54,13 @@ def from_config(error: ConfigError, field: str) -> Refused:
         code = "unknown_benchmark"
     else:
         code = "over_limit" if error.over_limit else "invalid_config"
-    what = name if error.value is None else shown(error.value)
-    return refuse(code, f"{what}: {error.problem}", field=field, hint=ACCOUNT if name == "account" else hint_of(error))
+    what = shown(error.value) if error.value is not None else "" if name in field else name
+    return refuse(
+        code,
+        f"{what}: {error.problem}" if what else error.problem,
+        field=field,
+        hint=ACCOUNT if name == "account" else hint_of(error),
+    )
 
 
 def hint_of(error: ConfigError) -> str:

@@ -236,7 +236,10 @@ def _last_line(log: Path) -> str:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "plan.json").is_file() or (folder / "launch" / "request.json").is_file()
+    try:
+        return (folder / "plan.json").is_file() or (folder / "launch" / "request.json").is_file()
+    except OSError:  # somebody else's
+        return False
 
 
 def _plan(folder: Path) -> dict[str, Any] | None:

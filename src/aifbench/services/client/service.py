@@ -173,7 +173,7 @@ class ClientService(Service):
         ) -> dict[str, Any]:
             """Check a launch and tell what it would take. Starts nothing."""
             body = await request.body()
-            return await run_sync(self._validate, body, dry_run)
+            return await run_sync(self._validate, body, dry_run, limiter=self._launches if dry_run else None)
 
         @router.post("/runs", dependencies=launch, status_code=202, responses=_LAUNCH, openapi_extra=_BODY)
         async def post_run(request: Request, idempotency_key: Key = None) -> dict[str, Any]:

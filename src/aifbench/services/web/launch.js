@@ -15,7 +15,9 @@ const COUNTS = [["valid", "ok"], ["invalid", "warn"], ["failed", "bad"], ["missi
 
 let serial = 0;
 const unique = (name) => `${name.replaceAll(/[^a-z0-9]+/gi, "-")}-${serial += 1}`;
-const words = (name) => name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase()).replace("Mib", "(MiB)");
+const words = (name) => name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase()).replace(/ s$/, " (s)");
+const sentence = (text) => text.replace(/^[a-z]/, (first) => first.toUpperCase());
+const told = (reason) => [reason.message, reason.hint].filter(Boolean).map(sentence).join(". ");
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const listed = (value) => (value === undefined || value === null ? [] : Array.isArray(value) ? value : [value]);
 
@@ -43,7 +45,7 @@ function bounds({ kind, low, high, whole }) {
 
 // A text of descriptions: what stands between backticks is code.
 function prose(text) {
-  return text.replace(/^[a-z]/, (first) => first.toUpperCase()).split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
+  return sentence(text).split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
 }
 
 // A question of the form. `place` is the field of the request whose problem is shown at it.
@@ -436,7 +438,7 @@ class Form {
     const found = this.questions.filter((one) => field === one.place || field.startsWith(`${one.place}.`))
       .sort((one, other) => other.place.length - one.place.length)[0] ?? null;
     if (found) {
-      found.complain([reason.message, reason.hint].filter(Boolean).join(". "));
+      found.complain(told(reason));
       if (this.more.contains(found.node)) this.more.open = true;
     }
     return found;
@@ -487,7 +489,7 @@ class Summary {
 
   ko(reason, elsewhere) {
     this.figures.replaceChildren();
-    this.problem.textContent = elsewhere ? `${elsewhere.title}: ${reason.message}` : [reason.message, reason.hint].filter(Boolean).join(". ");
+    this.problem.textContent = elsewhere ? `${elsewhere.title}: ${reason.message}` : told(reason);
     this.problem.hidden = false;
     this.say("");
     this.enable(false);
@@ -644,7 +646,7 @@ export function mount(root) {
         const input = root.querySelector(`[name=start][value="${start.key}"]`);
         const takes = start.profiles[profile.value];
         input.disabled = !takes;
-        const text = !takes ? "needs Slurm" : takes.status === "ko" ? takes.reason.message : takes.expected_s === undefined ? "" : `about ${duration(takes.expected_s)}`;
+        const text = !takes ? "needs Slurm" : takes.status === "ko" ? takes.reason.code.replaceAll("_", " ") : takes.expected_s === undefined ? "" : `about ${duration(takes.expected_s)}`;
         input.parentNode.querySelector(".takes").textContent = text;
       }
       if (root.querySelector("[name=start]:checked").disabled) root.querySelector("[name=start]:enabled").checked = true;
