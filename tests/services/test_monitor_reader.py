@@ -238,6 +238,7 @@ def test_since_and_step(batch):
     for i in range(100):
         add(series, batch, float(i), cpu=float(i % 10))
     assert series.columns(96.0, 0)["t"] == [97.0, 98.0, 99.0]
+    assert len(series.columns(-1e308, 1e-320)["t"]) == 100
     wide = series.columns(-1, 10)
     assert len(wide["t"]) == 10
     line = column(wide, "cpu/worker")
@@ -543,7 +544,7 @@ def test_a_record_that_is_none_ends_nothing(reader, clock, batch, content):
 
 LIES = [
     b"garbage\n", b"[1,2]\n", b'{"invocation":0,"t_s":"x","role":"node"}\n',
-    b'{"invocation":0,"t_s":1e999,"role":"node"}\n',
+    b'{"invocation":0,"t_s":1e999,"role":"node"}\n', b'{"invocation":0,"t_s":1e300,"role":"node"}\n',
     b'{"invocation":0,"t_s":1.5,"role":"node","gpu":7,"step":[],"records":"many","cpu_cores":"all"}\n',
     b'{"invocation":0,"t_s":1.5,"role":"node","gpu":[1,{"index":"x","utilization":null}],"step":{"since_s":"x"}}\n',
     b'{"invocation":0,"t_s":1.5,"role":["a"]}\n', b'{"invocation":"0","t_s":1.5,"role":"node"}\n', b"\x00" * 50 + b"\n",

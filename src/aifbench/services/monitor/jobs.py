@@ -16,6 +16,8 @@ from aifbench.services.monitor.series import Grouping, Sample, Series, number
 
 STALLED_S = 60.0
 """A job without progress for longer than this, and than twice what its step is expected to take, is stalled."""
+QUIET_S = 30.0
+"""Shorter than this, a time without progress is not told."""
 SILENT_S = 10.0
 """A running job of which no sample came for longer than this is silent: its node or its file system does not answer."""
 ENDED = tuple(status for status in get_args(BatchStatus) if status != "running")
@@ -202,7 +204,7 @@ class Job:
             "active": state in {"pending", "running"} or (state == "lost" and campaign_alive),
             "reason": self.lost if state == "lost" else self.reason,
             "stalled": progress_s is not None and progress_s > self._patience_s(last),
-            "no_progress_s": None if progress_s is None else round(progress_s),
+            "no_progress_s": None if progress_s is None or progress_s <= QUIET_S else round(progress_s),
             "silent_s": None if silent_s is None or silent_s <= SILENT_S else round(silent_s),
             "owner": self.owner_unknown if live else None,
             "node": _text(_dict(self.invocation.get("environment")).get("hostname")),

@@ -17,6 +17,9 @@ RECENT = 900
 BUCKETS = 720
 """Buckets of the whole time; when they are full, two become one and each is twice as long."""
 FIRST_BUCKET_S = 5.0
+FINEST_STEP_S = 1e-3
+LONGEST_S = 1e8
+"""No job runs for three years: a later time is a lie, and would hide all true ones."""
 RECORDS_WINDOW_S = 10.0
 MOST_SERIES = 128
 NODE = "node"
@@ -74,7 +77,9 @@ class Grouping:
         if not isinstance(row, Mapping):
             return []
         invocation, t_s, role = row.get("invocation"), number(row.get("t_s")), row.get("role")
-        if not isinstance(invocation, int) or t_s is None or not isinstance(role, str) or len(role) > 64:
+        if not isinstance(invocation, int) or not isinstance(role, str) or len(role) > 64:
+            return []
+        if t_s is None or not 0 <= t_s < LONGEST_S:
             return []
         done = []
         if self._open is not None and (self._open.invocation, self._open.t_s) != (invocation, t_s):
@@ -135,7 +140,7 @@ class Series:
         """Return `{t: [], series: [{name, quantity, role, unit, values, low, high}]}` of the samples after `since_s`.
 
         Values are means over each row's time, `low` and `high` its extremes; all are null where nothing was measured.
-        Rows are single samples, or buckets where only those are left, or of `step_s` at least when that is above 0.
+        Rows are single samples, or buckets where only those are left, or of `step_s` at least when that is above 1 ms.
         """
         begin = self._recent[0][0] if self.samples > len(self._recent) else -math.inf
         old = [
@@ -144,7 +149,7 @@ class Series:
             if bucket.number * self._bucket_s < begin and bucket.t_s > since_s
         ]
         rows = [*old, *(_single(t_s, row) for t_s, row in self._recent if t_s > since_s)]
-        if step_s > 0:
+        if step_s >= FINEST_STEP_S:
             rows = _merged(rows, step_s)
         series = []
         for name, place in self.names.items():
