@@ -165,6 +165,7 @@ def test_slurm_that_does_not_answer_and_an_image_that_is_there(server, tmp_path)
     expect_ko(server.post("/api/v1/runs", request), 503, "slurm_unreachable")
 
 
+@pytest.mark.slow
 def test_a_whole_run(server):
     answer = launch(server)
     assert answer.status == 202, answer.body
@@ -189,6 +190,7 @@ def test_a_whole_run(server):
     assert 'aif_runs{state="ended"} 1.0' in server.get("/metrics").body.decode()
 
 
+@pytest.mark.slow
 def test_report_by_ticket(server):
     run = launch(server).json()["run_id"]
     wait_for(server, run, "ended")
@@ -199,6 +201,7 @@ def test_report_by_ticket(server):
     expect_ko(server.post("/api/v1/runs/nope:ticket", b""), 404, "not_found")
 
 
+@pytest.mark.slow
 def test_cancel_ends_all_processes_and_keeps_what_is_measured(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
@@ -218,6 +221,7 @@ def test_cancel_ends_all_processes_and_keeps_what_is_measured(server):
     expect_ko(server.post(f"/api/v1/runs/{run}:cancel", b""), 409, "not_active")
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_service_and_can_be_cancelled_by_the_next(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
@@ -231,6 +235,7 @@ def test_a_run_outlives_the_service_and_can_be_cancelled_by_the_next(server):
     wait_for(server, run, "cancelled")
 
 
+@pytest.mark.slow
 def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
@@ -242,6 +247,7 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
     assert processes_of(server.results / run) == set()
 
 
+@pytest.mark.slow
 def test_a_killed_snakemake_is_a_failed_run(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
@@ -254,6 +260,7 @@ def test_a_killed_snakemake_is_a_failed_run(server):
     assert processes_of(server.results / run) == set()
 
 
+@pytest.mark.slow
 def test_the_same_key_fifty_times_in_parallel_is_one_run(server):
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: launch(server, key="the-same-key"), range(50)))
@@ -297,6 +304,7 @@ def test_a_workflow_that_ends_before_its_jobs(server):
     assert show(server, run)["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_campaigns_started_by_hand_are_shown(server):
     (server.results / "mine").mkdir()
     plan = {"cases": [], "batches": [], "totals": {"expected_s": 3.0}}
@@ -362,6 +370,7 @@ def test_bodies_too_large_and_headers_that_are_no_keys(server):
         expect_ko(launch(server, key=key), 422, "invalid_request", "Idempotency-Key")
 
 
+@pytest.mark.slow
 def test_the_service_killed_at_random_moments(server):
     """Whatever the moment, a run is whole or was never started, and the same key gives it once."""
     dice = random.Random(20261126)
@@ -391,6 +400,7 @@ def test_the_service_killed_at_random_moments(server):
         assert all("never started" in one["message"] for one in others), others
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_in_one_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(checkout(tmp_path / "project"))
     both = launcher(tmp_path, LaunchLimits(local=2))

@@ -149,6 +149,7 @@ def test_keys_as_json(page):
     assert "did you mean 'exclude'?" in question(page, "config").locator(".problem").inner_text()
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_and_nothing_overflows(page, server):
     run = launch(server).json()["run_id"]
     page.reload()
@@ -166,6 +167,7 @@ def test_axe_finds_nothing_and_nothing_overflows(page, server):
     assert violations(page) == []
 
 
+@pytest.mark.slow
 def test_from_the_form_to_the_report(page, server, context):
     checked(page, lambda: set_values(page, "config.file_size", "1MiB"))
     checked(page, lambda: page.get_by_label("Repetitions").fill("2"))
@@ -191,6 +193,7 @@ def test_from_the_form_to_the_report(page, server, context):
     assert kept == "SecurityError"
 
 
+@pytest.mark.slow
 def test_cancel_asks_first(page, server):
     body = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 500}}
     run = launch(server, body).json()["run_id"]

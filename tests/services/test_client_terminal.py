@@ -44,6 +44,7 @@ def terminal(tmp_path):
         assert not running(folder)
 
 
+@pytest.mark.slow
 def test_launch_list_follow_and_the_way_to_the_report(terminal, tmp_path):
     launched = terminal("menu", *TINY, "--yes")
     assert launched.returncode == 0, launched.stderr
@@ -61,6 +62,7 @@ def test_launch_list_follow_and_the_way_to_the_report(terminal, tmp_path):
     assert terminal("runs", run, "--cancel").stderr.startswith("ko not_active: ")
 
 
+@pytest.mark.slow
 def test_cancel(terminal):
     launched = terminal("menu", "--preset", "storage-quick", "--set", "repetitions=500", "--yes")
     run = launched.stdout.split()[-1]
