@@ -22,6 +22,7 @@ PARTS = (
     "storage_over_fio",
     "streaming_accuracy",
     "services_log",
+    "services_stream",
     "services_client",
     "peers_streaming",
     "services_stream",

@@ -1,8 +1,11 @@
 """The log service as a process, over its socket: what it writes, what it answers, what survives."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -216,6 +219,46 @@ def test_configurations_and_statements_survive_a_restart(server, number):
     assert send(server, say(0, run="b"), say(1, "after", run="a-2"), say(0, run="a-2")) == (1, 1, 1, 0)
     assert of_others(server) == ["before", "after"]
     assert sum("'brief' is over" in text for text in audit(server)) == 1
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_that_was_acknowledged(server):
+    """`AIFBENCH_KILLS=50` for all; a sender goes on meanwhile and notes what the server said it has written."""
+    put(server, "all", 0, 3600)
+    kills = int(os.environ.get("AIFBENCH_KILLS", "6"))
+    acknowledged, sending = [], threading.Event()
+
+    def sender():
+        number = 0
+        while not sending.is_set():
+            number += 1
+            texts = [f"{number}-{part}" for part in range(20)]
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = server.post("/api/v1/log:batch", {"statements": [say(1, text) for text in texts]})
+                if answer.status == 200 and answer.json()["written"] == 20:
+                    acknowledged.extend(texts)
+                    continue
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=sender)
+    thread.start()
+    pauses = random.Random(1)
+    for number in range(kills):
+        time.sleep(pauses.uniform(0.0, 0.6))
+        name = f"c{number}"
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            put(server, name)
+        server.stop(signal.SIGKILL)
+        server.start()
+        assert "all" in [config["name"] for config in server.get(CONFIGS).json()["configs"]]
+    sending.set()
+    thread.join()
+    assert len(acknowledged) > 20 * kills
+    kept = set()
+    for line in raw(server).splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            kept.add(json.loads(line)["msg"])
+    assert [text for text in acknowledged if text not in kept] == []
 
 
 def test_a_line_that_a_killed_writer_left_unfinished_spoils_no_other(server):
