@@ -199,6 +199,10 @@ def test_cancel_asks_first(page, server):
     run = launch(server, body).json()["run_id"]
     page.reload()
     row = page.locator(f"[data-run={run}]")
+    button = page.get_by_role("button", name="Launch")
+    button.click()
+    page.get_by_text("at most 1 at once").wait_for()
+    assert button.is_enabled()  # what stands in the way may pass
     row.get_by_role("button", name="cancel").click()
     dialog = page.get_by_role("dialog")
     assert violations(page) == []

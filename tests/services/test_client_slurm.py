@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from aifbench.campaign.resources import JobResources
-from aifbench.services.client.slurm import SlurmClient, arguments, from_sbatch, parse_partitions
+from aifbench.services.client.slurm import SlurmClient, arguments, cancel_jobs, from_sbatch, parse_partitions
 from aifbench.services.problems import Refused
 
 JOB = JobResources(1, 1, 0, 10, 2, 3000, "p200000", "cpu", "test")
@@ -92,6 +92,17 @@ def test_a_controller_that_does_not_answer(programs):
         SlurmClient().partitions()
     assert caught.value.code == "slurm_unreachable"
     assert "connect failure" in caught.value.message
+
+
+def test_jobs_are_cancelled_by_the_name_that_the_log_gives_them(tmp_path, programs):
+    asked = tmp_path / "asked"
+    programs("scancel")
+    (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    cancel_jobs("Using profile x\nSLURM run ID: 5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\nJob 3 has been submitted\n")
+    assert asked.read_text() == "--name=5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\n"
+    asked.unlink()
+    cancel_jobs("nothing of Slurm; SLURM run ID: $(id)")
+    assert not asked.exists()
 
 
 def test_a_job_that_slurm_would_not_take(programs):

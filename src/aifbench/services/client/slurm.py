@@ -19,7 +19,7 @@ from aifbench.services.problems import Refused
 TIMEOUT_S = 20.0
 FRESH_S = 30.0
 UP = "up"
-_RUN_ID = re.compile(r"SLURM run ID: ([0-9a-f-]{36})\b")
+_RUN_ID = re.compile(r"SLURM run ID: ([A-Za-z0-9_-]{1,128})")
 
 REFUSALS = (
     (r"invalid account|account/partition combination|invalid qos|user's group not permitted", "no_allocation"),

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.prompt import Confirm, Prompt
 from rich.table import Column, Table
 
+from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import duration
 from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
@@ -34,6 +35,9 @@ class Terminal:
 
     def __init__(self, project: Path, results: Path, console: Console | None = None) -> None:
         settings = Settings.find(project, results)
+        if not (settings.project / "workflow" / "Snakefile").is_file():
+            problem = "holds no workflow/Snakefile; go to the checkout, or name it"
+            raise ConfigError("--project", str(settings.project), problem)
         os.chdir(settings.project)
         self.console = console or Console()
         self.checker = Checker(settings, SlurmClient())

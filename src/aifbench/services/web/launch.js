@@ -6,6 +6,7 @@ const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
 const PLACES = new Set(["kind", "url", "gguf", "api_key_env", "extra", "gpus", "threads"]);
 const THREADS = new Set(["threads"]);
+const PASSING = new Set(["queue_full", "rate_limited", "partition_down", "slurm_unreachable", "start_failed", "image_missing"]);
 const ACTIVE = new Set(["queued", "running", "cancelling"]);
 const STATES = {
   queued: ["live", "queued"], running: ["live", "running"], cancelling: ["warn", "cancelling"], ended: ["ok", "ended"],
@@ -719,8 +720,11 @@ export function mount(root) {
       document.getElementById("runs-title").scrollIntoView({ block: "start" });
       runs.rows.get(id)?.report.focus();
     } catch (error) {
-      const question = refused(error.body?.reason ?? { message: error.message });
+      const reason = error.body?.reason;
+      if (reason) key = "";  // without an answer the same key is sent again: it may have started
+      const question = refused(reason ?? { message: error.message });
       question?.controls[0]?.focus();
+      if (!reason || PASSING.has(reason.code)) summary.enable(true);
     } finally {
       clearInterval(ticking);
       busy = false;
