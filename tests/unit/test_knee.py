@@ -88,8 +88,10 @@ def test_the_interval_holds_the_knee(
 
 
 def test_a_knee_may_be_followed_by_a_decline() -> None:
-    found = knee(measured(lambda load: full_at(6)(load) * (1 if load < 10 else 0.7), 0.02, 5, 1))
-    assert found.low < 6 < found.high  # type: ignore[operator]
+    for left in (0.7, 0.1):
+        found = knee(measured(lambda load, left=left: full_at(6)(load) * (1 if load < 10 else left), 0.02, 5, 1))
+        assert found.low < 8 < found.high or found.low < 6 < found.high  # type: ignore[operator]
+        assert found.after < 0  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

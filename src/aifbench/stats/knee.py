@@ -34,14 +34,12 @@ _Floats = NDArray[np.float64]
 class Knee:
     """A knee with its interval, or None and the reason.
 
-    `load`, `low`, `high` are in the unit of the loads, `value` in that of the throughput. `before` and `after` are the
-    slopes of the two lines; without a knee both are that of the one line, where there is one.
+    `load`, `low`, `high` are in the unit of the loads; `before` and `after` are the slopes of the two lines.
     """
 
     load: float | None
     low: float | None = None
     high: float | None = None
-    value: float | None = None
     before: float | None = None
     after: float | None = None
     reason: str | None = None
@@ -58,28 +56,25 @@ def knee(curve: Mapping[float, Sequence[float]], seed: int = 0) -> Knee:
     means = np.array([values.mean() for values in logs])[:, None]
     fits = _Fits(u, np.array([values.size for values in logs], dtype=np.float64))
     generator = np.random.default_rng(seed)
-    line, slope = fits.line(means)
+    line, _ = fits.line(means)
     noise = _noise(logs, generator)
     tail = (1 - CONFIDENCE) / 2
-    gain = float(slope[0])
-
-    def none(reason: str) -> Knee:
-        return Knee(None, before=gain, after=gain, reason=reason)
-
-    if np.quantile(fits.line(means + noise)[1], tail) <= 0:
-        return none("throughput is not shown to rise with the load")
-    if np.mean(fits.gained(line + _noise(logs, generator)) >= fits.gained(means)) > 1 - CONFIDENCE:
-        return none("one even line describes throughput as well as one that bends")
+    by_chance = np.mean(fits.gained(line + _noise(logs, generator)) >= fits.gained(means))
     places, before, after = fits.bent(means + noise)
-    if np.mean((before > 0) & (after < LESS * before)) < 1 - tail:
-        return none("throughput bends, but more load is not shown to bring less than half as much beyond the bend")
+    less = np.mean((before > 0) & (after < LESS * before))
+    if by_chance > 1 - CONFIDENCE or less < 1 - tail:
+        if np.quantile(fits.line(means + noise)[1], tail) <= 0:
+            return Knee(None, reason="throughput is not shown to rise with the load")
+        if by_chance > 1 - CONFIDENCE:
+            return Knee(None, reason="one even line describes throughput as well as one that bends")
+        why = "throughput bends, but more load is not shown to bring less than half as much beyond the bend"
+        return Knee(None, reason=why)
     (at,), (first,), (second,) = fits.bent(means)
     low, high = (float(bound) for bound in np.quantile(places, [tail, 1 - tail]))
     low, high = fits.widened(min(low, at), max(high, at))
     if low <= u[0] and high >= u[-1]:
-        return none("throughput bends, but the loads do not tell where")
-    value = float(np.exp(np.interp(at, u, means[:, 0])))
-    return Knee(float(np.exp(at)), float(np.exp(low)), float(np.exp(high)), value, float(first), float(second))
+        return Knee(None, reason="throughput bends, but the loads do not tell where")
+    return Knee(float(np.exp(at)), float(np.exp(low)), float(np.exp(high)), float(first), float(second))
 
 
 def _too_few(curve: Mapping[float, Sequence[float]]) -> str | None:
