@@ -208,7 +208,18 @@ def test_rates_come_from_totals_and_an_older_sample_is_none(batch):
     assert column(found, "write/worker")["values"] == [None, 2000.0]
     assert column(found, "records/workload")["values"] == [None, 20.0]
     assert column(found, "cpu/worker")["unit"] == "cores"
-    assert series.rate() == 20.0
+    assert series.rate(series.last) == 20.0
+
+
+def test_records_that_are_not_counted_inside_a_timed_region_are_not_a_rate_of_0(batch):
+    series = Series()
+    for i in range(30):
+        add(series, batch, float(i), records=5, step=STEP if i >= 15 else None)
+    values = column(series.columns(-1, 0), "records/workload")["values"]
+    assert values[1:15] == [0.0] * 14
+    assert values[15:] == [None] * 15
+    add(series, batch, 30.0, records=25, step=STEP)
+    assert series.rate(series.last) == 2.0
 
 
 def test_what_was_not_measured_has_no_series_and_no_zero(batch):

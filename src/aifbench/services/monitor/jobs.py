@@ -281,7 +281,7 @@ class Job:
             reason = NOT_SAMPLED if state == "running" else "it does not run"
             return told | {name: _unknown(reason) for name in SAMPLED}
         gpus = last.gpus
-        rate = self.series.rate()
+        rate = self.series.rate(last)
         told["cores"] = _value(last.jobs("cpu_cores"), "proc", "the first sample has no rate yet")
         told["memory"] = _value(last.jobs("rss_bytes"), "proc: sum of resident sets", "not told")
         told["memory_peak"] = _value(last.jobs("peak_rss_bytes"), "proc: sum of VmHWM", "not told")
@@ -296,7 +296,7 @@ class Job:
                 told[name] = _value(sum(values) if values else None, "nvml", "NVML does not tell")
         records = None if last.records is None else float(last.records)
         told["records"] = _value(records, "worker", "the worker does not count")
-        told["records_per_s"] = _value(rate, "worker, last 10 s", "fewer than two counts yet")
+        told["records_per_s"] = _value(rate, "worker, last 10 s", "counted between timed regions: none came in 10 s")
         return told
 
 

@@ -171,11 +171,17 @@ class Series:
             )
         return {"t": [round(row.t_s, 3) for row in rows], "series": series}
 
-    def rate(self) -> float | None:
-        """Return the records per second over the last ten seconds; None while less than that was seen."""
+    def rate(self, sample: Sample) -> float | None:
+        """Return the records per second over the ten seconds before a sample, the last one that came.
+
+        None while less than two counts were seen, and inside a case in which none came: there, they are counted
+        between timed regions only, and none is not 0.
+        """
         if len(self._records) < 2:
             return None
         (before_s, before), (now_s, now) = self._records[0], self._records[-1]
+        if now == before and sample.step is not None and sample.step.get("case") is not None:
+            return None
         return (now - before) / (now_s - before_s) if now >= before and now_s > before_s else None
 
     def _values(self, sample: Sample) -> dict[str, float]:
@@ -197,7 +203,7 @@ class Series:
             self._records.append((sample.t_s, sample.records))
             while len(self._records) > 2 and self._records[1][0] <= sample.t_s - RECORDS_WINDOW_S:
                 self._records.popleft()
-            _put(values, "records/workload", self.rate())
+            _put(values, "records/workload", self.rate(sample))
         return values
 
     def _growth(self, sample: Sample, role: str, column: str) -> float | None:

@@ -283,11 +283,11 @@ export class Charts {
   }
 }
 
-const PHASES = ["preflight", "server_start", "prepare", "warmup", "measure", "write", "read", "verify", "teardown", "build", "search"];
+const PHASES = ["preflight", "server_start", "prepare", "warmup", "measure", "write", "read", "verify", "teardown", "build", "search", "calibrate", "prepare cache"];
 
 function phaseClass(name) {
   const known = PHASES.indexOf(name);
-  return known >= 0 ? `p-${name.replaceAll("_", "-")}` : "p-other";
+  return known >= 0 ? `p-${name.replaceAll(/[_ ]/g, "-")}` : "p-other";
 }
 
 function axisText(value, unit) {
