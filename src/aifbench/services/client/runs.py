@@ -32,6 +32,8 @@ TAIL_BYTES = 8192
 CHATTER = ("Elapsed time:", "Complete log(s):", "Select jobs", "Execute ", "[")
 """How lines of Snakemake begin that tell nothing about a run."""
 COUNT_AGAIN_S = 5.0
+CHECKING_S = 600.0
+"""Longest time between the request of a run and its start; after it nobody is at it any more."""
 REPORT_S = 120.0
 
 
@@ -210,7 +212,8 @@ def _without_end(folder: Path, request: dict[str, Any], started: bool, cancelled
     if cancelled:
         return "cancelled", ""
     if not started:
-        checking = alive(request["by"]) is not False
+        age_s = time.time() - (folder / "launch" / "request.json").stat().st_mtime
+        checking = alive(request["by"]) is not False and age_s < CHECKING_S
         return ("queued", "is being checked") if checking else ("failed", "never started: the service ended before")
     if (folder / "gate.txt").is_file():
         return "ended", _last_line(folder / "launch" / "snakemake.log")
