@@ -48,6 +48,7 @@ class Live:
     def __enter__(self):
         self.results.mkdir(parents=True, exist_ok=True)
         self.project.mkdir(parents=True, exist_ok=True)
+        (self.folder / "run").mkdir(exist_ok=True)
         self.start()
         return self
 

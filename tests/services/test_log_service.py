@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from aifbench.campaign.errors import ConfigError
 from aifbench.log import BatchLog
 from aifbench.loglevels import FILE
 from aifbench.services.log import files as files_module
@@ -521,7 +522,10 @@ def test_files_are_the_owners_alone_and_no_link_is_followed(tmp_path):
     files = LogFiles(folder, 8000)
     assert (folder / "statements.jsonl").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ConfigError, match="another log service of yours writes there"):
+        LogFiles(folder, 8000)
     files.close()
+    LogFiles(folder, 8000).close()
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 64])

@@ -16,6 +16,7 @@ import pytest
 from aifbench.campaign.errors import ConfigError
 from aifbench.services.ids import is_id, open_beneath
 from aifbench.services.serve import bind_loopback, bind_unix
+from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens
 from tests.services.live import SOURCE, Live
 
@@ -27,6 +28,7 @@ def server(tmp_path):
 
 
 def environment(folder):
+    (folder / "run").mkdir(exist_ok=True)
     return {
         **os.environ,
         "PYTHONPATH": str(SOURCE),
@@ -94,7 +96,7 @@ def test_it_ends_at_once_with_open_streams_and_leaves_no_socket(server):
     idle.connect()
     begin = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4  # 0.4 s on a machine with nothing else to do
     for connection, answer in connections:
         assert answer.read() == b":\n\n"  # ended as a whole answer, not cut
         connection.close()
@@ -119,7 +121,7 @@ def test_it_ends_at_once_although_a_reader_is_stuck(server):
             assert server.post("/api/v1/log:batch", batch).json()["written"] == 1000
         begin = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begin < 2.5
+        assert time.monotonic() - begin < 6  # 1.5 s on a machine with nothing else to do
     assert not server.socket.exists()
 
 
@@ -180,6 +182,40 @@ def test_what_is_no_socket_is_never_removed(tmp_path, kind):
     with pytest.raises(ConfigError, match="is no socket"):
         bind_unix(path)
     assert path.is_symlink() or path.exists()
+
+
+def test_a_second_server_on_the_same_results_does_not_write_between_the_lines_of_the_first(server, tmp_path):
+    options = [
+        "--project",
+        str(server.project),
+        "--results",
+        str(server.results),
+        "--socket",
+        str(tmp_path / "o" / "s"),
+    ]
+    second = subprocess.run(
+        command("log", *options), env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+    assert "another log service of yours" in second.stderr
+    assert not (tmp_path / "o" / "s").exists()
+
+
+def test_a_runtime_folder_that_is_gone_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    found = Settings.find(tmp_path)
+    assert found.runtime.parent == tmp_path / ".aifbench"
+    assert found.state == tmp_path / ".local" / "state" / "aifbench"
+    (tmp_path / "gone").mkdir()
+    assert Settings.find(tmp_path).runtime == tmp_path / "gone" / "aifbench"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        private_folder(tmp_path / "file" / "x")
 
 
 def test_a_path_that_is_too_long_is_told(tmp_path):

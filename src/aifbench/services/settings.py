@@ -51,6 +51,8 @@ class Settings:
         state = (_xdg("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "aifbench"
         shared = Path.home() / ".aifbench" / host  # homes are shared by the nodes of a cluster, sockets are not
         runtime = _xdg("XDG_RUNTIME_DIR")
+        if runtime and not os.access(runtime, os.W_OK | os.X_OK):  # of the user before `su`, or gone with a session
+            runtime = None
         return cls(
             project=root,
             results=root / (results or Path("results")),
@@ -64,8 +66,11 @@ def private_folder(folder: Path) -> Path:
 
     Raises ConfigError when it is a link, belongs to somebody else, or cannot be closed to others.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ConfigError(str(folder), None, f"cannot be made: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ConfigError(str(folder), None, "must be a folder of your own, not a link and not somebody else's")
     if stat.S_IMODE(found.st_mode) & 0o077:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from aifbench.campaign.errors import ConfigError
 from aifbench.services.settings import private_folder
 
 NAME = "statements.jsonl"
@@ -18,14 +20,20 @@ BLOCK = 1 << 20
 class LogFiles:
     """`<folder>/statements.jsonl` and its older parts `.1`, `.2`, …: together never more than `quota` bytes.
 
-    When a part is full the oldest goes; `aged_out` counts its statements. One writer at a time.
+    When a part is full the oldest goes; `aged_out` counts its statements. One writer at a time: another one, in this
+    process or another, gets a ConfigError.
     """
 
     def __init__(self, folder: Path, quota: int, parts: int = 8) -> None:
         self._path, self._parts, self._part_bytes = folder / NAME, parts, quota // parts
         self.aged_out = 0
         private_folder(folder)
-        self._open()
+        self._lock = _lock(folder / "lock")
+        try:
+            self._open()
+        except OSError:
+            os.close(self._lock)
+            raise
 
     @property
     def size(self) -> int:
@@ -53,8 +61,9 @@ class LogFiles:
         self._size += len(lines)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let another writer in."""
         os.close(self._file)
+        os.close(self._lock)
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -138,6 +147,17 @@ def own_record(line: bytes) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("t"), str) else None
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        problem = "another log service of yours writes there; end it, or serve other results"
+        raise ConfigError(str(path.parent), None, problem) from None
+    return lock
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
