@@ -277,7 +277,7 @@ def highest_load(cases: list[Case]) -> Finding | None:
     case = searches[0]
     metric, unit = f"{case.axes[FIND]}_under_slo", "clients" if case.axes[FIND] == "clients" else "requests/s"
     bounds = " and ".join(
-        f"{axis.removeprefix('slo.').removesuffix('_s').replace('_', ' ')} of at most {axis_value(axis, value)}"
+        f"{axis.removeprefix('slo.').removesuffix('_s').replace('_', ' ')} of at most {axis_value(axis, value).replace(' ', NBSP)}"
         for axis, value in case.axes.items()
         if axis.startswith("slo.")
     )
