@@ -276,10 +276,10 @@ def highest_load(cases: list[Case]) -> Finding | None:
         return None
     case = searches[0]
     metric, unit = f"{case.axes[FIND]}_under_slo", "clients" if case.axes[FIND] == "clients" else "requests/s"
+    slo = {axis: axis_value(axis, value) for axis, value in case.axes.items() if axis.startswith("slo.")}
     bounds = " and ".join(
-        f"{axis.removeprefix('slo.').removesuffix('_s').replace('_', ' ')} of at most {axis_value(axis, value).replace(' ', NBSP)}"
-        for axis, value in case.axes.items()
-        if axis.startswith("slo.")
+        f"{axis.removeprefix('slo.').removesuffix('_s').replace('_', ' ')} of at most {bound.replace(' ', NBSP)}"
+        for axis, bound in slo.items()
     )
     served = f"{fixed(100 * float(case.axes.get('find_share', 1.0)), 0)} % of the requests have a {bounds}"
     where = _where(case, [case], searches, set())
