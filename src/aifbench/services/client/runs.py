@@ -6,6 +6,7 @@ hand has none and is shown all the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from aifbench.records.collect import collect
 from aifbench.services.client.identity import alive, read
 from aifbench.services.client.reasons import refuse
 from aifbench.services.ids import is_id, open_beneath
-from aifbench.services.problems import Problem
+from aifbench.services.problems import Problem, Refused
 from aifbench.services.settings import Settings, private_folder
 
 State = Literal["queued", "running", "cancelling", "ended", "cancelled", "failed", "incomplete"]
@@ -59,7 +60,11 @@ class Runs:
             entries = [entry for entry in os.scandir(self.settings.results) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
-        found = [self.show(entry.name) for entry in entries if is_id(entry.name) and _is_run(Path(entry.path))]
+        found = []
+        for entry in entries:
+            if is_id(entry.name) and _is_run(Path(entry.path)):
+                with contextlib.suppress(Refused, FileNotFoundError):  # a launch that was refused takes its folder away
+                    found.append(self.show(entry.name))
         return sorted(found, key=lambda run: (run["created_at"] or "", run["id"]), reverse=True)
 
     def active(self) -> Iterator[dict[str, Any]]:
@@ -143,14 +148,7 @@ class Runs:
         mark, signature = shadow / "signature", repr(_signature(folder))
         with self._building:
             if not mark.exists() or mark.read_text() != signature:
-                subprocess.run(
-                    [sys.executable, "-m", "aifbench", "report", str(shadow)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=REPORT_S,
-                    check=False,
-                )
+                _make_report(shadow)
                 mark.write_text(signature)
         return shadow
 
@@ -218,6 +216,21 @@ def _without_end(folder: Path, request: dict[str, Any], started: bool, cancelled
     if (folder / "gate.txt").is_file():
         return "ended", _last_line(folder / "launch" / "snakemake.log")
     return "failed", "its process was killed, or the machine went down"
+
+
+def _make_report(folder: Path) -> None:
+    """Run `aifbench report` in a process of its own. Raises `Problem` (409) when it takes too long."""
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "aifbench", "report", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=REPORT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Problem(409, f"the report took more than {REPORT_S:g} s; run `aifbench report` on the results") from None
 
 
 def tail(path: Path) -> str:
