@@ -69,7 +69,8 @@ class Exchange:
     retransmits: int | None = None
     """Segments that this host sent again on the connection since its last request ended."""
     error: str | None = None
-    """Class of the error: connect, tls, reset, timeout (no byte came), stall (it began), early_close, protocol."""
+    """Class of the error: connect, tls, reset, early_close, protocol; given up at its time without a byte (timeout) or
+    with some (stall; `inference.requests.understand` tells it from an answer that still flowed)."""
 
 
 @dataclass
