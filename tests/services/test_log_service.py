@@ -435,6 +435,48 @@ def test_statements_that_cannot_be_written_count_as_dropped(tmp_path, monkeypatc
     in_process(tmp_path, scenario)
 
 
+def test_an_error_that_nobody_thought_of_ends_nothing(tmp_path, monkeypatch):
+    async def scenario(service, clock, client):
+        real = service._tail.poll
+        await asyncio.sleep(0.3)  # it has seen that there is nothing yet
+        monkeypatch.setattr(service._tail, "poll", lambda: 1 / 0)
+        await asyncio.sleep(1.2)
+        monkeypatch.setattr(service._tail, "poll", real)
+        batch = tmp_path / "results" / "run" / "batches" / "batch"
+        batch.mkdir(parents=True)
+        BatchLog(batch / "log.jsonl", "inference", "batch").write(1, "followed again")
+        for _ in range(100):
+            found = (await client.get("/api/v1/log")).json()["statements"]
+            if [line["msg"] for line in found] == ["followed again"]:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(found)
+
+    monkeypatch.setattr("aifbench.services.log.tail.LIST_S", 0.5)
+    in_process(tmp_path, scenario)
+
+
+def test_results_that_cannot_be_written_are_told_in_one_line(tmp_path):
+    async def scenario(*_):
+        raise AssertionError("it started")
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / ".services").write_text("")
+    with pytest.raises(ConfigError, match=r"\.services: the log cannot be written there: File exists"):
+        in_process(tmp_path, scenario)
+
+
+def test_a_broken_store_is_told_in_the_log(tmp_path):
+    async def scenario(service, clock, client):
+        found = (await client.get("/api/v1/log")).json()["statements"]
+        assert [line["level"] for line in found] == [2]
+        assert "kept as log-configs.broken" in found[0]["msg"]
+
+    (tmp_path / "results" / ".services").mkdir(parents=True)
+    (tmp_path / "results" / FILE).write_text("{")
+    in_process(tmp_path, scenario)
+
+
 def test_a_clock_that_steps_ends_configurations_and_revives_none(tmp_path):
     async def scenario(service, clock, client):
         await client.put(f"{CONFIGS}/x", json={"logLevel": 0, "expires_at": "2026-11-26T12:00:00Z"})

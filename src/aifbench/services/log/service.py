@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,7 +19,8 @@ from fastapi import Header, Query, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.responses import Response
 
-from aifbench.log import INFO, LEVELS, WARNING, encode_line
+from aifbench.campaign.errors import ConfigError
+from aifbench.log import ERROR, INFO, LEVELS, WARNING, encode_line
 from aifbench.loglevels import FILE
 from aifbench.records.store import atomic_write
 from aifbench.services.guard import needs
@@ -89,20 +90,26 @@ class LogService(Service):
 
     async def start(self) -> None:
         """Read what was kept, then watch the clock, the file and the jobs."""
-        await anyio.to_thread.run_sync(self._open)
+        try:
+            await anyio.to_thread.run_sync(self._open)
+        except OSError as error:
+            where = str(self.settings.results / FILE.parent)
+            raise ConfigError(where, None, f"the log cannot be written there: {error.strerror}") from None
+        if self._configs.problem:
+            await self._audit(ERROR, self._configs.problem)
+            _log.error("%s", self._configs.problem)
         await self.reload()
         await self._expire()
-        work = (self._watch_clock, self._watch_file, self._follow_jobs)
-        self._tasks = [asyncio.create_task(each()) for each in work]
+        self._tasks = [
+            asyncio.create_task(_keep_going(work)) for work in (self._watch_clock, self._watch_file, self._follow_jobs)
+        ]
 
     def _open(self) -> None:
         folder = self.settings.results / FILE.parent
         folder.mkdir(parents=True, exist_ok=True)
         self._files = LogFiles(folder / "log", self._quota)
         self._configs.load()
-        self._problem = self._configs.problem
-        if self._problem:
-            _log.error("%s", self._problem)
+        self._problem = None
         try:
             self._tail.resume(orjson.loads((folder / OFFSETS_FILE).read_bytes()))
         except FileNotFoundError:
@@ -146,7 +153,7 @@ class LogService(Service):
             self._file_problem, self._from_file, self._file_read_at = None, found, self.settings.clock()
             said = self._configs.take_file(found)
             if said:
-                await self._keep_configs()
+                await self._keep_what_holds()
                 for text in said:
                     await self._audit(INFO, text)
 
@@ -201,6 +208,10 @@ class LogService(Service):
             return
         for config in ended:
             await self._audit(WARNING, f"configuration '{config.name}' is over: {describe(config)}")
+        await self._keep_what_holds()
+
+    async def _keep_what_holds(self) -> None:
+        """Keep a change that holds whether or not it can be kept: the file or the clock has made it."""
         try:
             await self._keep_configs()
         except OSError as error:
@@ -465,6 +476,16 @@ class LogService(Service):
         limits = self.settings.limits
         records = list(checked(values, self.settings.clock(), limits.message_bytes, place))
         return _raw({"status": "ok", **await self.write(records)})
+
+
+async def _keep_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Do something for ever; an error that nobody has thought of is told and does not end it."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.exception("unexpected error; going on")
+            await asyncio.sleep(1.0)
 
 
 def _settings_schema() -> dict[str, Any]:
