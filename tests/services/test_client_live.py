@@ -209,9 +209,10 @@ def test_cancel_ends_all_processes_and_keeps_what_is_measured(server):
         time.sleep(0.1)
     folder = server.results / run / "launch"
     assert running(folder)
-    answer = server.post(f"/api/v1/runs/{run}:cancel", b"")
-    assert answer.status == 202
-    assert answer.json()["run"]["state"] in {"cancelling", "cancelled"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.post(f"/api/v1/runs/{run}:cancel", b""), range(8)))
+    assert {answer.status for answer in answers} <= {202, 409}
+    assert answers[0].json()["run"]["state"] in {"cancelling", "cancelled"}
     found = wait_for(server, run, "cancelled", seconds=60)
     assert found["repetitions"]["done"] >= 2
     assert set(measured(server, run).values()) == {1}
@@ -302,6 +303,17 @@ def test_a_workflow_that_ends_before_its_jobs(server):
         expect_ko(launch(server, key="start-that-fails"), 503, "start_failed")
     (run,) = [path.name for path in server.results.iterdir()]
     assert show(server, run)["state"] == "failed"
+
+
+def test_a_results_folder_that_cannot_be_written(server):
+    server.results.rmdir()
+    server.results.write_text("a file")
+    reason = expect_ko(launch(server), 503, "start_failed")
+    assert reason["message"].startswith("the results folder: ")
+    expect_ko(server.post("/api/v1/runs:validate?dry_run=true", TINY), 503, "start_failed")
+    assert server.get("/api/v1/runs").json() == {"runs": []}
+    server.results.unlink()
+    server.results.mkdir()
 
 
 @pytest.mark.slow
@@ -398,6 +410,18 @@ def test_the_service_killed_at_random_moments(server):
         assert set(measured(server, run).values()) == {1}
         others = [one for one in server.get("/api/v1/runs").json()["runs"] if one["state"] != "ended"]
         assert all("never started" in one["message"] for one in others), others
+
+
+def test_a_run_whose_folder_is_there_is_refused_and_the_folder_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout(tmp_path / "project"))
+    monkeypatch.setattr("aifbench.services.client.launch.new_id", lambda *_: "taken")
+    one = launcher(tmp_path)
+    kept = one.settings.results / "taken" / "launch" / "request.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(Refused, match="File exists"):
+        one.launch(LaunchRequest.model_validate(TINY))
+    assert kept.read_text() == "{}"
 
 
 @pytest.mark.slow

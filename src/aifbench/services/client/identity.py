@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from pathlib import Path
 from typing import Any
 
+KEYS = frozenset({"pid", "started", "boot", "host"})
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -18,7 +20,7 @@ def identity(pid: int) -> dict[str, Any]:
 
 def alive(known: dict[str, Any] | None) -> bool | None:
     """Return whether the process still runs; None when it is on another host, where only that host can tell."""
-    if known is None:
+    if known is None or not known.keys() >= KEYS:
         return False
     if known["host"] != socket.gethostname():
         return None
@@ -36,7 +38,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def write(path: Path, data: dict[str, Any], *, new: bool = False) -> None:
     """Write a file of JSON that is whole or not there, also after a crash. `new`: raises FileExistsError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with aside.open("w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)
         file.flush()

@@ -86,10 +86,9 @@ class Launcher:
 
     def rehearse(self, checked: Checked, run: str) -> dict[str, float]:
         """Do the slow checks of a launch and leave nothing; return how long each took in s. Raises `Refused`."""
-        folder = self.settings.results / run / "launch"
-        folder.mkdir(parents=True)
-        try:
+        with self._new_folder(run) as folder:
             (folder / "config.yaml").write_text(checked.text, encoding="utf-8")
+        try:
             return self.checker.slow(checked, folder / "config.yaml")
         finally:
             shutil.rmtree(folder.parent)
@@ -114,7 +113,8 @@ class Launcher:
         checked = self.checker.cheap(request, run)
         with self._locked("launch"):
             self._refuse_too_many(checked)
-            folder = self._reserve(checked, run)
+            with self._new_folder(run) as folder:
+                self._reserve(checked, run, folder)
         try:
             took = self.checker.slow(checked, folder / "config.yaml")
             if key is not None:
@@ -131,15 +131,13 @@ class Launcher:
         if len(going) >= most:
             message = f"{len(going)} run(s) going on; at most {most} at once" + ("" if slurm else " on this machine")
             raise refuse("queue_full", message, hint=f"wait for {going[0]}, or cancel it")
-        recent = [name for name in _names(self.settings.results) if _age_s(name) < 60]
+        recent = [name for name in _names(self.settings.results) if -1 < _age_s(name) < 60]  # clocks are set back
         if len(recent) >= self.limits.per_minute:
             wait = 60 - max(_age_s(name) for name in recent)
             message = f"{len(recent)} launches in the last minute; at most {self.limits.per_minute}"
             raise refuse("rate_limited", message, hint=f"try again in {max(1, round(wait))} s")
 
-    def _reserve(self, checked: Checked, run: str) -> Path:
-        folder = self.settings.results / run / "launch"
-        folder.mkdir(parents=True)
+    def _reserve(self, checked: Checked, run: str, folder: Path) -> None:
         config = folder / "config.yaml"
         config.write_text(checked.text, encoding="utf-8")
         shown = config.relative_to(self.settings.project) if config.is_relative_to(self.settings.project) else config
@@ -156,7 +154,6 @@ class Launcher:
             "by": identity(os.getpid()),
         }
         write(folder / "request.json", content)
-        return folder
 
     def _answer(self, run: str) -> dict[str, Any]:
         """Start the run unless it has started; return the answer to its launch once its jobs are submitted."""
@@ -176,16 +173,33 @@ class Launcher:
         return {"run_id": run, "state": self.runs.show(run)["state"]}
 
     def _start(self, folder: Path) -> None:
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "aifbench.services.client.keeper", str(folder)],
-            cwd=self.settings.project,
-            env=self.checker.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "keeper.log").open("ab"),
-            start_new_session=True,
-        )
+        with (folder / "keeper.log").open("ab") as errors:
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "aifbench.services.client.keeper", str(folder)],
+                cwd=self.settings.project,
+                env=self.checker.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
         threading.Thread(target=keeper.wait, daemon=True).start()  # no zombie while this process lives
+
+    @contextlib.contextmanager
+    def _new_folder(self, run: str) -> Iterator[Path]:
+        """Make the folder of a run, which must be new, and its `launch`; an error of the disk is a refusal."""
+        folder, made = self.settings.results / run, False
+        try:
+            self.settings.results.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            made = True
+            (folder / "launch").mkdir()
+            yield folder / "launch"
+        except OSError as error:
+            if made:
+                shutil.rmtree(folder, ignore_errors=True)
+            hint = "make room, or name another folder with --results"
+            raise refuse("start_failed", f"the results folder: {error.strerror}", hint=hint) from None
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -202,7 +216,7 @@ class Launcher:
 
 def new_id(request: LaunchRequest, now: datetime) -> str:
     """Return a fresh id, such as `storage-quick-20261126-103000-1f2e`."""
-    name = (request.preset or request.benchmark or "run")[:40].strip("-")
+    name = (request.preset or request.benchmark or "")[:40].strip("-") or "run"
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -235,7 +249,7 @@ def _end_without_keeper(folder: Path, process: dict[str, Any] | None) -> None:
 def _names(results: Path) -> list[str]:
     try:
         return [entry.name for entry in os.scandir(results)]
-    except FileNotFoundError:
+    except OSError:
         return []
 
 

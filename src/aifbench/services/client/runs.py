@@ -58,7 +58,7 @@ class Runs:
         """Return all runs, newest first."""
         try:
             entries = [entry for entry in os.scandir(self.settings.results) if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
+        except OSError:
             return []
         found = []
         for entry in entries:
@@ -71,17 +71,17 @@ class Runs:
         """Yield the request.json of each launched run that goes on."""
         try:
             entries = list(os.scandir(self.settings.results))
-        except FileNotFoundError:
+        except OSError:
             return
         for entry in entries:
-            request = read(Path(entry.path) / "launch" / "request.json")
+            request = _request(Path(entry.path))
             if request is not None and self._launched(Path(entry.path), request)[0] in ACTIVE:
                 yield request
 
     def show(self, run: str) -> dict[str, Any]:
         """Return all that is known of a run. Raises `Refused` (not_found)."""
         folder = self.folder(run)
-        request = read(folder / "launch" / "request.json")
+        request = _request(folder)
         plan = _plan(folder)
         if request is not None:
             state, message = self._launched(folder, request)
@@ -157,7 +157,7 @@ class Runs:
         launch = folder / "launch"
         ended, cancelled = read(launch / "exit.json"), (launch / "cancel.json").exists()
         if ended is not None:
-            return self._ended(folder, ended["code"], cancelled)
+            return self._ended(folder, ended.get("code"), cancelled)
         keeper = read(launch / "keeper.json")
         lives = [alive(keeper), alive(read(launch / "process.json"))]
         if True in lives or None in lives:
@@ -165,7 +165,7 @@ class Runs:
             return state, _last_line(launch / "snakemake.log")
         ended = read(launch / "exit.json")  # it may have ended between two looks
         if ended is not None:
-            return self._ended(folder, ended["code"], cancelled)
+            return self._ended(folder, ended.get("code"), cancelled)
         return _without_end(folder, request, keeper is not None, cancelled)
 
     def _ended(self, folder: Path, code: int | None, cancelled: bool) -> tuple[State, str]:
@@ -256,6 +256,12 @@ def _is_run(folder: Path) -> bool:
         return (folder / "plan.json").is_file() or (folder / "launch" / "request.json").is_file()
     except OSError:  # somebody else's
         return False
+
+
+def _request(folder: Path) -> dict[str, Any] | None:
+    """Return the request of a launched run, None for what is none."""
+    found = read(folder / "launch" / "request.json")
+    return found if found is not None and {"run_id", "by", "slurm"} <= found.keys() else None
 
 
 def _plan(folder: Path) -> dict[str, Any] | None:
