@@ -9,7 +9,9 @@ reason, and left out.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -158,7 +160,12 @@ def _run(tool: Tool, streams: int, requests: int, place: Path | None) -> dict[st
             begin = time.monotonic()
             with open(folder / "output.txt", "wb") as output:
                 process = subprocess.Popen(
-                    command, cwd=own, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT
+                    command,
+                    cwd=own,
+                    env={**os.environ, **variables},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
             cpu, stop = _Cpu(process.pid), threading.Event()
             watcher = threading.Thread(target=cpu.watch, args=(stop,))
@@ -166,8 +173,9 @@ def _run(tool: Tool, streams: int, requests: int, place: Path | None) -> dict[st
             try:
                 code = process.wait(TIMEOUT_S)
             finally:
-                if process.poll() is None:
-                    process.kill()
+                with contextlib.suppress(ProcessLookupError):  # what it has left behind, or all of it after a fault
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
                 stop.set()
                 watcher.join()
             wall_s = time.monotonic() - begin
