@@ -235,11 +235,12 @@ def _medians(rounds: list[dict[str, float | None]]) -> dict[str, float | None]:
 
 
 def _show(table: dict[tuple[str, int], dict[str, float | None]], absent: dict[str, str]) -> None:
-    """Print the table and keep it beside the rows."""
-    print("  ".join(f"{title:>11}" for title in ("tool", "streams", *FIGURES.values())))
+    """Print the table, in Markdown, and keep it beside the rows."""
+    print(_table_line("tool", "streams", *FIGURES.values()))
+    print(_table_line(*["-" * 11] * (2 + len(FIGURES))))
     for (name, streams), figures in table.items():
         cells = ["-" if (value := figures[key]) is None else f"{value:.4g}" for key in FIGURES]
-        print("  ".join(f"{cell:>11}" for cell in (name, str(streams), *cells)), flush=True)
+        print(_table_line(name, str(streams), *cells), flush=True)
     content = {
         "versions": {tool.name: version(tool) for tool in PEERS if tool.name not in absent},
         "absent": absent,
@@ -248,6 +249,10 @@ def _show(table: dict[tuple[str, int], dict[str, float | None]], absent: dict[st
     }
     TABLE.parent.mkdir(exist_ok=True)
     TABLE.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+
+def _table_line(*cells: str) -> str:
+    return "| " + " | ".join(f"{cell:>11}" for cell in cells) + " |"
 
 
 def _row(
