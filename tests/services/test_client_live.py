@@ -150,6 +150,8 @@ def test_refusals_over_the_wire(server):
         server.post(post, {"preset": "storage-quick", "config": {"axes": axes}}), 422, "over_limit", "config.axes"
     )
     expect_ko(server.post(post, {**TINY, "config": {"repetitions": 10**6}}), 422, "over_limit", "config.repetitions")
+    huge = {**TINY, "config": {"seed": 10**30}}
+    expect_ko(launch(server, huge, key="a-key-for-it"), 422, "invalid_config", "config.seed")
     expect_ko(server.post(post, {**TINY, "profile": "meluxina"}), 409, "image_missing", "profile")
     assert server.post(post, TINY, token=None).status == 401
     assert server.post(post, TINY, token="read").status == 403

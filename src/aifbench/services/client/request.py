@@ -105,9 +105,9 @@ class LaunchRequest(_Strict):
 
 
 def parse_request(body: bytes) -> LaunchRequest:
-    """Return the request of a body of JSON. Raises `Refused` (invalid_request) with the field."""
+    """Return the request of a body of JSON, its values of a kind that a configuration can have. Raises `Refused`."""
     try:
-        return LaunchRequest.model_validate_json(body)
+        request = LaunchRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = [str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier()]
@@ -121,6 +121,8 @@ def parse_request(body: bytes) -> LaunchRequest:
         else:
             message = f"{shown(first['input'])}: {first['msg']}"
         raise refuse("invalid_request", message, field=where, hint=hint) from None
+    check_values(request.config)
+    return request
 
 
 KEYS = f"keys of a launch: {', '.join(LaunchRequest.model_fields)}"
@@ -173,7 +175,6 @@ def compose(
 
     Raises `Refused` for what only the request can have wrong; the campaign itself is checked afterwards.
     """
-    check_values(request.config)
     suite = _base(request, presets)
     name = str(suite["benchmark"])
     if request.profile not in profiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -10,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.prompt import Confirm, Prompt
@@ -156,7 +156,8 @@ def numbers(text: str) -> int | list[int]:
 
 def as_request(content: Mapping[str, Any]) -> LaunchRequest:
     """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
-    return parse_request(orjson.dumps({key: value for key, value in content.items() if value not in (None, {})}))
+    given = {key: value for key, value in content.items() if value not in (None, {})}
+    return parse_request(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
 
 
 def ko(refused: Refused) -> str:
