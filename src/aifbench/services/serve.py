@@ -162,6 +162,7 @@ def serve(
     else:
         listener = bind_loopback(port)
         local = f"127.0.0.1:{listener.getsockname()[1]}"
+        say("others who are logged in here reach this port too; the token alone keeps them out")
     secret = tokens["launch"] if show_token else f"$(cat {tokens.files['launch']})"
     say(f"open:  http://{local}/#token={secret}")
     try:
