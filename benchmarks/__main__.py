@@ -25,7 +25,7 @@ PARTS = (
     "services_stream",
     "services_client",
     "peers_streaming",
-    "services_stream",
+    "services_monitor",
 )
 OUT = Path(__file__).parent / "results" / "bench.json"
 

@@ -32,6 +32,8 @@ READERS = 100
 RATE_HZ = 10
 SECONDS = 10
 EVENT_BYTES = 350
+BLOCK_BYTES = 1 << 16
+"""What the stuck reader is sent besides, so that its socket is full at once."""
 GOAL_P99_MS = 15.0
 GOAL_CPU = 0.05
 
@@ -48,7 +50,7 @@ def measure() -> list[dict[str, Any]]:
                 time.sleep(0.05)
             time.sleep(1.0)
             token = (root / "state" / "token-read").read_text().strip()
-            stuck = connect(path, token)
+            stuck = connect(path, token, "?blocks=true")
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             readers = [connect(path, token) for _ in range(READERS)]
             time.sleep(1.0)
@@ -70,11 +72,11 @@ def measure() -> list[dict[str, Any]]:
     ]
 
 
-def connect(path: Path, token: str) -> socket.socket:
+def connect(path: Path, token: str, query: str = "") -> socket.socket:
     """Open one stream."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(path))
-    head = f"GET /api/v1/ticks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    head = f"GET /api/v1/ticks{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
     connection.sendall(head.encode())
     return connection
 
@@ -111,8 +113,8 @@ class Ticks(Service):
         self.hub = Hub()
 
         @self.router.get("/ticks", dependencies=[needs("read")], response_class=Response)
-        async def ticks() -> Response:
-            return self.hub.subscribe()
+        async def ticks(blocks: bool = False) -> Response:
+            return self.hub.subscribe(lambda topic: blocks or topic == "tick")
 
     async def start(self) -> None:
         """Begin to publish."""
@@ -127,7 +129,8 @@ class Ticks(Service):
         while True:
             await asyncio.sleep(1 / RATE_HZ)
             head = b'{"t":%d,"x":"' % time.monotonic_ns()
-            self.hub.publish(head + b"x" * (EVENT_BYTES - len(head) - 2) + b'"}')
+            self.hub.publish(head + b"x" * (EVENT_BYTES - len(head) - 2) + b'"}', topic="tick")
+            self.hub.publish(b'"%s"' % (b"x" * BLOCK_BYTES), topic="block")
 
 
 if __name__ == "__main__":
