@@ -144,7 +144,7 @@ def test_keys_as_json(page):
     checked(page, lambda: box.fill('{"exclude": [{"mode": "warm"}]}'))
     assert figure(page, "Cases") == "1, 3 repetitions"
     checked(page, lambda: box.fill('{"exclude": '))
-    assert "is not JSON" in question(page, "config").locator(".problem").inner_text()
+    assert "Is not JSON" in question(page, "config").locator(".problem").inner_text()
     checked(page, lambda: box.fill('{"exclud": []}'))
     assert "did you mean 'exclude'?" in question(page, "config").locator(".problem").inner_text()
 
