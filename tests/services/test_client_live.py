@@ -321,8 +321,13 @@ def test_a_results_folder_that_cannot_be_written(server):
 @pytest.mark.slow
 def test_campaigns_started_by_hand_are_shown(server):
     (server.results / "mine").mkdir()
-    plan = {"cases": [], "batches": [], "totals": {"expected_s": 3.0}}
+    case = {"case": "aaaaaaaaaaaa", "benchmark": "storage", "repetitions": {"min": 2}}
+    plan = {"cases": [case], "batches": [], "totals": {"expected_s": 3.0}}
     (server.results / "mine" / "plan.json").write_text(json.dumps(plan))
+    records = server.results / "mine" / "batches" / "b" / "cases.jsonl"
+    records.parent.mkdir(parents=True)
+    of_older_plan = '{"batch":"b","case":"bbbbbbbbbbbb","repetition":0,"input":{}}\n' * 4
+    records.write_text(of_older_plan + '{"batch":"b","case":"aaaaaaaaaaaa","repetition":0,"input":{"case":"x"}}\n')
     for number, broken in enumerate(("", "{", "[]", "5", '{"cases": 1}', '{"cases": [{}], "batches": [{}]}')):
         (server.results / f"broken-{number}").mkdir()
         (server.results / f"broken-{number}" / "plan.json").write_text(broken)
@@ -335,7 +340,8 @@ def test_campaigns_started_by_hand_are_shown(server):
     assert {run["state"] for run in runs if run["id"].startswith("broken")} == {"incomplete"}
     assert [run["state"] for run in runs if run["id"] == "odd"] == ["incomplete"]
     (found,) = [run for run in runs if run["id"] != "odd" and not run["id"].startswith("broken")]
-    assert (found["id"], found["launched"], found["state"]) == ("mine", False, "ended")
+    assert (found["id"], found["launched"], found["state"]) == ("mine", False, "incomplete")
+    assert found["repetitions"] == {"done": 1, "planned": 2}
     assert show(server, "mine")["config"] is None
     expect_ko(server.post("/api/v1/runs/mine:cancel", b""), 409, "not_active")
     expect_ko(server.get("/api/v1/runs/link"), 404, "not_found", "id")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,8 @@ COUNT_AGAIN_S = 5.0
 CHECKING_S = 600.0
 """Longest time between the request of a run and its start; after it nobody is at it any more."""
 REPORT_S = 120.0
+_CASE = re.compile(rb'[^{]*\{[^{}]*"case":"([^"]+)"')
+"""The case of a line of cases.jsonl: it stands before what the case was given."""
 
 
 class Runs:
@@ -270,7 +274,7 @@ def _plan(folder: Path) -> dict[str, Any] | None:
         plan = orjson.loads((folder / "plan.json").read_bytes())
         return {
             "benchmarks": sorted({str(case["benchmark"]) for case in plan["cases"]}),
-            "repetitions": sum(int(case["repetitions"]["min"]) for case in plan["cases"]),
+            "repetitions": {str(case["case"]): int(case["repetitions"]["min"]) for case in plan["cases"]},
             "expected_s": float(plan["totals"]["expected_s"]),
         }
     except (OSError, ValueError, KeyError, TypeError):
@@ -283,11 +287,15 @@ def _has_begun(folder: Path) -> bool:
 
 
 def _progress(folder: Path, plan: dict[str, Any] | None) -> tuple[int, int | None]:
-    """Return the recorded and the planned repetitions (the fewest that the plan asks for)."""
-    done = 0
+    """Return the recorded and the planned repetitions (the fewest that the plan asks for) of the plan's cases."""
+    if plan is None:
+        return 0, None
+    done: Counter[str] = Counter()
     for path in folder.glob("batches/*/cases.jsonl"):
-        done += path.read_bytes().count(b"\n")
-    return done, plan["repetitions"] if plan else None
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+            done.update(found[1].decode() for line in lines if (found := _CASE.match(line)))
+    planned = plan["repetitions"]
+    return sum(min(done[case], count) for case, count in planned.items()), sum(planned.values())
 
 
 def _signature(folder: Path) -> list[tuple[str, int, int]]:
