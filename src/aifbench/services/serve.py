@@ -157,7 +157,7 @@ def serve(
         listener, lock = bind_unix(path)
         local = "localhost:8080"
         say("on your own machine:")
-        say(f"  ssh -N -L 8080:{path} {getpass.getuser()}@{socket.getfqdn()}")
+        say(f"  ssh -N -L 8080:{path} {getpass.getuser()}@{socket.gethostname()}")
         say("  (with the options and the address that you log in with)")
     else:
         listener = bind_loopback(port)
