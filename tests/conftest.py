@@ -5,12 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.chromium import ARGUMENTS, EXECUTABLE
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def _in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium without a network."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not EXECUTABLE.exists():
+        pytest.skip(f"{EXECUTABLE} is missing")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -4,22 +4,9 @@ import pytest
 
 from aifbench import report
 from aifbench.report.numbers import Scale, plain
-from tests.browser.chromium import ARGUMENTS, EXECUTABLE
 from tests.fixtures.results import HOSTILE, write_results
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")

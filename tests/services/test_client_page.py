@@ -5,25 +5,12 @@ import re
 
 import pytest
 
-from tests.browser.chromium import ARGUMENTS, EXECUTABLE
 from tests.services.checkout import checkout
 from tests.services.live import Live
 from tests.services.test_client_live import end_all, launch, wait_for
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

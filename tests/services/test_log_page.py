@@ -8,24 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.browser.chromium import ARGUMENTS, EXECUTABLE
 from tests.services.live import Live
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
-]
+pytestmark = pytest.mark.browser
 CONFIGS = "/api/v1/log/configs"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

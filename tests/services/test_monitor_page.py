@@ -8,16 +8,11 @@ import time
 
 import pytest
 
-from tests.browser.chromium import ARGUMENTS, EXECUTABLE
 from tests.services.batches import GIB, Batch, write_plan
 from tests.services.live import Live
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not EXECUTABLE.exists(), reason=f"{EXECUTABLE} is missing"),
-]
+pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m"
 STEP = {"phase": "read", "case": "c0ffee000001", "repetition": 1, "since_s": 40.0, "expected_s": 30.0}
 
@@ -26,14 +21,6 @@ def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(EXECUTABLE), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 class World:

@@ -65,6 +65,12 @@ def server(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Targ
         yield target
 
 
+def answer_once(connection: socket.socket) -> None:
+    with connection:
+        connection.recv(65536)
+        connection.sendall(OK)
+
+
 def run(handler: Handler, requests: int = 3, clients: int = 1, timeout_s: float = 5.0, reuse: bool = True):
     with server(handler) as target, StreamingClient([target], clients, reuse=reuse) as client:
         return client.run([[REQUEST] * requests] * clients, [0.0] * clients, timeout_s)
@@ -189,12 +195,7 @@ def test_the_next_connection_is_opened_in_the_pause(think: bool) -> None:
     """A connection is accepted before its request is due."""
     accepted: list[int] = []
 
-    def serve(connection: socket.socket) -> None:
-        with connection:
-            connection.recv(65536)
-            connection.sendall(OK)
-
-    with listener(serve, accepted) as target, StreamingClient([target], 1, reuse=False) as client:
+    with listener(answer_once, accepted) as target, StreamingClient([target], 1, reuse=False) as client:
         if think:
             load = client.run([[REQUEST] * 4], [0.0], 5.0, think_s=0.1)
         else:
@@ -211,12 +212,7 @@ def test_no_connection_waits_idle_for_a_request_that_is_not_near(closed: bool) -
     """A server with a thread for each connection would leave others waiting."""
     accepted: list[int] = []
 
-    def serve(connection: socket.socket) -> None:
-        with connection:
-            connection.recv(65536)
-            connection.sendall(OK)
-
-    with listener(serve, accepted) as target, StreamingClient([target], 3, reuse=False) as client:
+    with listener(answer_once, accepted) as target, StreamingClient([target], 3, reuse=False) as client:
         if closed:
             load = client.run([[REQUEST]] * 3, [0.0, 0.2, 0.4], 5.0)
         else:
@@ -228,12 +224,7 @@ def test_no_connection_waits_idle_for_a_request_that_is_not_near(closed: bool) -
 def test_requests_that_are_due_together_each_have_a_connection_ahead() -> None:
     accepted: list[int] = []
 
-    def serve(connection: socket.socket) -> None:
-        with connection:
-            connection.recv(65536)
-            connection.sendall(OK)
-
-    with listener(serve, accepted) as target, StreamingClient([target], 4, reuse=False) as client:
+    with listener(answer_once, accepted) as target, StreamingClient([target], 4, reuse=False) as client:
         load = client.run_schedule([[REQUEST]] * 4, [0.2, 0.2, 0.2, 0.21], 5.0)
     assert len(accepted) == 4
     assert max(accepted) < min(exchange.scheduled_ns for exchange in load.exchanges)

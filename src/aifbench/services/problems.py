@@ -48,19 +48,26 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
     "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT},
 }
-_KO = {
-    "type": "object",
-    "required": ["status", "reason"],
-    "properties": {
-        "status": {"const": "ko"},
-        "reason": {
-            "type": "object",
-            "required": ["code", "field", "message", "hint"],
-            "properties": {"code": _TEXT, "field": {"type": ["string", "null"]}, "message": _TEXT, "hint": _TEXT},
+
+
+def ko_schema(code: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a refusal; `code` is that of its codes."""
+    field = {"type": ["string", "null"], "description": "dotted path of the request"}
+    return {
+        "type": "object",
+        "required": ["status", "reason"],
+        "properties": {
+            "status": {"const": "ko"},
+            "reason": {
+                "type": "object",
+                "required": ["code", "field", "message", "hint"],
+                "properties": {"code": code, "field": field, "message": _TEXT, "hint": _TEXT},
+            },
         },
-    },
-}
-_CONTENT = {"application/problem+json": {"schema": _PROBLEM}, "application/json": {"schema": _KO}}
+    }
+
+
+_CONTENT = {"application/problem+json": {"schema": _PROBLEM}, "application/json": {"schema": ko_schema(_TEXT)}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request is refused, and why.", "content": _CONTENT},
     "5XX": {"description": "It cannot be done now, and why.", "content": _CONTENT},

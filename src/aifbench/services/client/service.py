@@ -31,7 +31,7 @@ from aifbench.services.client.runs import Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.guard import needs
 from aifbench.services.ids import Id
-from aifbench.services.problems import Problem, Refused
+from aifbench.services.problems import Problem, Refused, ko_schema
 from aifbench.services.service import Service
 from aifbench.services.settings import Settings
 
@@ -43,23 +43,6 @@ REPORT_POLICY = (
 TICKET_S = 300.0
 MOST_TICKETS = 256
 
-_KO = {
-    "type": "object",
-    "required": ["status", "reason"],
-    "properties": {
-        "status": {"const": "ko"},
-        "reason": {
-            "type": "object",
-            "required": ["code", "field", "message", "hint"],
-            "properties": {
-                "code": {"enum": sorted(CODES)},
-                "field": {"anyOf": [{"type": "string"}, {"type": "null"}], "description": "dotted path of the request"},
-                "message": {"type": "string"},
-                "hint": {"type": "string"},
-            },
-        },
-    },
-}
 _JSON = "application/json"
 
 
@@ -71,7 +54,7 @@ def _answers(*codes: str) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "ko: " + "; ".join(f"`{code}` {CODES[code].meaning}" for code in of_status),
-            "content": {_JSON: {"schema": _KO}},
+            "content": {_JSON: {"schema": ko_schema({"enum": sorted(CODES)})}},
         }
         for status, of_status in by_status.items()
     }
