@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from aifbench.services.client.identity import read
+from aifbench.services.monitor.slurm import seconds
 from tests.services.checkout import ROOT, TINY, change_system
 from tests.services.live import Live
 from tests.services.test_client_live import expect_ko, launch, show, wait_for
@@ -77,7 +78,7 @@ def client(tmp_path: Path, shared: Path, environment: dict[str, str]) -> Iterato
     }  # fmt: skip
     (project / "config" / "systems" / "cluster.yaml").write_text(yaml.safe_dump(place))
     known = {name: value for name, value in environment.items() if name not in {"XDG_STATE_HOME", "XDG_RUNTIME_DIR"}}
-    with Live(tmp_path, "client", environment=known) as live:
+    with Live(tmp_path, "client", "monitor", environment=known) as live:
         made = Client(live, environment)
         made.change()
         yield made
@@ -110,6 +111,35 @@ def test_a_run_in_jobs(client: Client) -> None:
     assert found["state"] == "ended", found["log"]
     assert found["counts"]["valid"] == 2
     assert client.jobs() == []
+
+
+def test_the_monitor_tells_a_job_that_waits_and_then_runs_as_slurm_does(client: Client) -> None:
+    """The nodes are taken by another job at first; `squeue` is asked once in 30 s."""
+    place = ["--account=p200000", "--qos=test", "--partition=cpu", "--time=10"]
+    blocker = client.ask("sbatch", "--parsable", "--nodes=2", "--exclusive", *place, "--wrap", "sleep 600")
+    wait_until(lambda: client.ask("squeue", "--noheader", "--jobs", blocker, "--format", "%T") == "RUNNING", 60)
+    run = launch(client.live, LONG).json()["run_id"]
+
+    def row() -> dict[str, Any]:
+        rows = client.live.get("/api/v1/jobs?state=active").json()["jobs"]
+        found: list[dict[str, Any]] = [row for row in rows if row["campaign"] == run]
+        return found[0] if found else {"queue": None, "state": None}
+
+    wait_until(lambda: row()["queue"] is not None, 90)
+    waiting = row()
+    (job,) = [job for job in client.jobs() if job != blocker]
+    assert (waiting["state"], waiting["slurm_job"]) == ("pending", job)
+    assert (waiting["queue"]["state"], waiting["queue"]["partition"]) == ("PENDING", "cpu")
+    assert waiting["queue"]["reason"] in {"Resources", "Priority"}
+    assert waiting["cores"]["value"] is None
+    client.ask("scancel", blocker)
+    wait_until(lambda: row()["state"] == "running", 120)
+    running = row()
+    assert (running["slurm_job"], running["node"]) == (job, client.ask("hostname"))
+    limit = seconds(client.ask("squeue", "--noheader", "--jobs", job, "--format", "%l"))
+    assert limit is not None
+    assert limit - 60 < running["limit"]["value"] <= limit  # from the start of the batch to the end of the job
+    wait_until(lambda: (row().get("cores") or {}).get("value") is not None, 60)
 
 
 def test_what_slurm_would_refuse_is_refused_before_anything_is_queued(client: Client) -> None:
