@@ -228,7 +228,11 @@ def test_a_token_that_may_only_read_is_told_so(context, server):
 
 def test_names_of_others_are_text(page, server):
     evil = "<img src=x onerror=alert(1)>"
-    plan = {"cases": [{"benchmark": evil, "repetitions": {"min": 1}}], "batches": [], "totals": {"expected_s": 1}}
+    plan = {
+        "cases": [{"case": "aaaaaaaaaaaa", "benchmark": evil, "repetitions": {"min": 1}}],
+        "batches": [],
+        "totals": {"expected_s": 1},
+    }
     (server.results / "x").mkdir()
     (server.results / "x" / "plan.json").write_text(json.dumps(plan))
     page.reload()

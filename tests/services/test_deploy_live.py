@@ -47,10 +47,22 @@ def prometheus(folder: Path, server: Live, target: str) -> Iterator[str]:
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
+        await_ready(f"http://127.0.0.1:{port}", folder / "output.txt")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
+
+
+def await_ready(url: str, output: Path) -> None:
+    """Wait until a Prometheus answers."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/-/ready", timeout=10).status_code == 200:
+                return
+        assert time.monotonic() < end, output.read_text()
+        time.sleep(0.2)
 
 
 def instant(url: str, expression: str) -> list[object]:

@@ -251,6 +251,7 @@ def test_an_outage_blocks_no_caller_and_the_drops_are_exact(quick):
         assert balanced(push)
     assert slowest < 0.01
     assert push.dropped >= 48_500
+    until(lambda: push.problem is not None)
     assert "cannot be reached" in push.problem
     with Receiver(port) as receiver:
         until(lambda: push.waiting == 0)

@@ -122,6 +122,7 @@ def open_job(page, name):
 def test_the_table_answers_the_question(visit):
     page = visit()
     active, ended = page.locator("section[aria-label=Active]"), page.locator("section[aria-label='Recently ended']")
+    active.locator("tbody tr").nth(4).wait_for()  # the server has read all batches
     assert active.locator("tbody tr").count() == 5
     assert ended.locator("tbody tr").count() == 2
     assert cell(page, "inference-ollama", "CPU cores").split() == ["1.00", "of", "4"]
