@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -298,7 +298,7 @@ def _plain(config: LogConfig) -> dict[str, Any]:
 def describe(config: LogConfig) -> str:
     """Return what a configuration does, in words."""
     about = ", ".join(f"{key} {value}" for key, value in config.match.model_dump(exclude_none=True).items())
-    end = config.expires_at.astimezone(UTC).isoformat(timespec="seconds")
+    end = config.expires_at.isoformat(timespec="seconds")  # as it was given: not every moment has a date in UTC
     return f"level {config.logLevel} until {end}, {about or 'everything'}"
 
 
