@@ -390,6 +390,7 @@ def test_bodies_too_large_and_headers_that_are_no_keys(server):
         expect_ko(launch(server, key=key), 422, "invalid_request", "Idempotency-Key")
 
 
+@pytest.mark.timeout(900)  # fifty moments take six minutes
 @pytest.mark.slow
 def test_the_service_killed_at_random_moments(server):
     """Whatever the moment, a run is whole or was never started, and the same key gives it once."""
