@@ -168,6 +168,13 @@ def test_an_open_load_that_piles_up_is_a_caution() -> None:
     assert [note for note in validity.notes if "20 requests were under way in the middle" in note], validity.notes
 
 
+@pytest.mark.parametrize(("think_s", "told"), [(0.05, True), (0.0, False)])
+def test_a_think_time_has_a_schedule_that_lag_is_judged_by(think_s: float, told: bool) -> None:
+    params = InferenceParams.model_validate({**PARAMS.model_dump(), "schedule": {"kind": "closed", "think_s": think_s}})
+    _, validity = run({"scheduled_ns": [at(row[1] - 1.2) for row in ROWS]}, params=params)
+    assert any("sent up to 1.2 ms late" in reason for reason in validity.reasons) == told
+
+
 def test_think_time_is_part_of_littles_law() -> None:
     thinking = InferenceParams.model_validate({**PARAMS.model_dump(), "schedule": {"kind": "closed", "think_s": 0.05}})
     _, validity = run(params=thinking)

@@ -49,22 +49,23 @@ def closed_loop(window: SteadyWindow | None, params: InferenceParams) -> list[st
 def on_time(requests: Requests, params: InferenceParams) -> list[str]:
     """Return the reason, if any, why the load was not that of its schedule: requests were sent late.
 
-    A closed loop has no times of its own: Little's law watches it, its think times too. The limit is the larger of 1 ms
-    and 1 % of the mean time to first token: what is sent later than that is another load than the one asked for.
+    A closed loop without a think has no times of its own: Little's law watches it. The limit is the larger of 1 ms and
+    1 % of the mean time to first token: what is sent later than that is another load than the one that was asked for.
     """
     lags = requests.columns["send"] - requests.columns["scheduled"]
     lags = lags[~np.isnan(lags)]
-    if not lags.size or isinstance(params.schedule, Closed):
+    closed = isinstance(params.schedule, Closed)
+    if not lags.size or (isinstance(params.schedule, Closed) and not params.schedule.think_s):
         return []
     waits = requests.good("first_token") - requests.good("send")
     limit = max(MOST_LAG_S, MOST_LAG_SHARE * float(waits.mean()) if waits.size else 0.0)
     late = float(np.quantile(lags, 0.99, method="inverted_cdf"))
     if late <= limit:
         return []
-    return [
-        f"requests were sent up to {late * 1e3:.3g} ms late (p99; limit {limit * 1e3:.3g} ms): a wait for one of "
-        f"{params.clients} connections counts (give more `clients`), and one for a core that the server has"
-    ]
+    reason = f"requests were sent up to {late * 1e3:.3g} ms late (p99; limit {limit * 1e3:.3g} ms): "
+    if not closed:
+        reason += f"a wait for one of {params.clients} connections counts (give more `clients`), and "
+    return [reason + "a wait for a core that the server has counts"]
 
 
 def piles_up(requests: Requests, params: InferenceParams) -> list[str]:
