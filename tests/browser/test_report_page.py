@@ -28,7 +28,7 @@ def page(browser, address, request):
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda sent: asked.append(sent.url))
     page.goto(address)
-    page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    page.locator("html[data-ready=yes]").wait_for()
     yield page
     title = page.title()
     context.close()
