@@ -266,6 +266,7 @@ def fleet() -> dashboard.Dashboard:
 def run() -> dashboard.Dashboard:
     """Return the dashboard of one run (campaign), a line per task."""
     this = 'run_id="$run_id"'
+    blocks = f'aif_task_io_bytes_total{{{this},layer="block"}}[$__rate_interval]'
     state = merged(
         "Tasks",
         {
@@ -335,7 +336,7 @@ def run() -> dashboard.Dashboard:
                 "Storage devices",
                 "Bps",
                 prom(
-                    f"sum by (task, direction) (rate(aif_task_io_bytes_total{{{this}}}[$__rate_interval]))",
+                    f"sum by (task, direction) (rate({blocks}))",
                     "{{task}} {{direction}}",
                 ),
                 text="What the page cache takes or gives does not count.",
@@ -360,7 +361,11 @@ def job() -> dashboard.Dashboard:
     def per_gpu(title: str, unit: str, metric: str, *more: Query) -> timeseries.Panel:
         return chart(title, unit, prom(f"max by (node, gpu) ({metric}{{{this}}})", "{{node}} {{gpu}}"), *more)
 
+    def io(layer: str) -> str:
+        return f'aif_task_io_bytes_total{{{this},layer="{layer}"}}[$__rate_interval]'
+
     since = f"time() - max(aif_workload_last_progress_timestamp_seconds{{{this}}})"
+    waited = f"aif_node_pressure_stalled_seconds_total{{{this}}}[$__rate_interval]"
     return (
         page(
             "aifbench-job",
@@ -379,6 +384,7 @@ def job() -> dashboard.Dashboard:
             number("Age of the last sample", f"max(aif_task_sample_age_seconds{{{this}}})", "s", steps=bad_above(10))
         )
         .with_panel(number("Stalled", f"max(aif_task_stalled{{{this}}})", steps=bad_above(1)))
+        .with_panel(number("Failed", f"sum(aif_workload_errors_total{{{this}}})", text="Requests and repetitions."))
         .with_panel(
             chart(
                 "Records per second",
@@ -399,7 +405,7 @@ def job() -> dashboard.Dashboard:
             roles(
                 "Memory (resident)",
                 "bytes",
-                lambda which: f'aif_task_memory_bytes{{{which},kind="rss"}}',
+                lambda which: f"aif_task_memory_bytes{{{which}}}",
                 prom(f"max(aif_task_memory_limit_bytes{{{this}}})", "limit"),
                 text="Pages that processes share count for each of them.",
             )
@@ -416,10 +422,39 @@ def job() -> dashboard.Dashboard:
                 "Storage devices",
                 "Bps",
                 prom(
-                    f"sum by (role, direction) (rate(aif_task_io_bytes_total{{{this}}}[$__rate_interval]))",
+                    f"sum by (role, direction) (rate({io('block')}))",
                     "{{role}} {{direction}}",
                 ),
-                text="What the page cache takes or gives does not count.",
+                text="What the page cache takes or gives does not count. Lustre is no such device.",
+            )
+        )
+        .with_panel(
+            chart(
+                "Read and write calls",
+                "Bps",
+                prom(
+                    f"sum by (role, direction) (rate({io('vfs')}))",
+                    "{{role}} {{direction}}",
+                ),
+                text="On whatever: files of Lustre too, pipes too. Not what is read through a mapping.",
+            )
+        )
+        .with_panel(
+            chart(
+                "Memory by kind",
+                "bytes",
+                prom(f"sum by (role, kind) (aif_task_memory_bytes{{{this}}})", "{{role}} {{kind}}"),
+            )
+        )
+        .with_panel(
+            chart(
+                "Waiting on the node",
+                "percentunit",
+                prom(
+                    f"max by (node, resource) (rate({waited}))",
+                    "{{node}} for {{resource}}",
+                ),
+                text="Part of the time in which some process, of anybody, waited (pressure stall information).",
             )
         )
         .with_panel(

@@ -1,6 +1,8 @@
 """The process of one round: reads one job (a JSON line) from standard input, writes events (JSON lines) to its output.
 
-Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoints, cases: [{case, params, seed}]}`, in order.
+Job: `{benchmark, repetition, work_dir, cache_dir, target_dir, endpoints, samples, cases: [{case, params, seed}]}`, the
+cases in order. `samples` is null, or on another node than the runner's `{path, node}`: the file for the samples of this
+one, and its name.
 Before each case it waits for an empty line: the runner sends it when the last case is on disk and evaluated, so that
 none of this runs beside a measurement.
 Events: `prepared {facts, packages}`, `begin {case}`, `phase {name, t_ns}`, `progress {records}`, `log {level, msg}`,
@@ -22,6 +24,7 @@ import orjson
 
 from aifbench.benchmark import CaseFailed, Context, benchmarks
 from aifbench.records.store import plain_columns
+from aifbench.sampling.beside import Companion
 from aifbench.sampling.provenance import packages
 
 
@@ -87,6 +90,8 @@ def main() -> int:
     events = _Events(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     job = orjson.loads(sys.stdin.buffer.readline())
+    samples = job["samples"]
+    companion = None if samples is None else Companion(Path(samples["path"]), samples["node"])
     try:
         run(job, events, _next_line)
     except CaseFailed as error:
@@ -96,6 +101,9 @@ def main() -> int:
         traceback.print_exc()
         events.send("broken", kind=type(error).__name__, message=str(error) or type(error).__name__)
         return 1
+    finally:
+        if companion is not None:
+            companion.stop()
     return 0
 
 

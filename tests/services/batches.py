@@ -10,8 +10,27 @@ import orjson
 from aifbench.records.models import BatchRecord, Invocation, Phase
 from aifbench.records.store import BatchStore
 from aifbench.runner.lock import OwnerLock
+from aifbench.sampling.sampler import ROLE_UNKNOWN
 
 GIB = 1 << 30
+
+
+def worker_row(t_s, cpu=1.0, rss=100 << 20):
+    """What a worker uses: its memory is half its own, four tenths of files, the rest shared."""
+    return {
+        "role": "worker", "processes": 2, "cpu_cores": cpu, "cpu_seconds": (cpu or 0) * t_s, "rss_bytes": rss,
+        "peak_rss_bytes": 2 * rss, "anon_bytes": rss // 2, "file_bytes": rss * 4 // 10, "shmem_bytes": rss // 10,
+        "read_bytes": round(1000 * t_s), "write_bytes": round(2000 * t_s),
+        "vfs_read_bytes": round(3000 * t_s), "vfs_write_bytes": round(4000 * t_s), "source": "proc",
+    }  # fmt: skip
+
+
+def node_row(t_s, role="node"):
+    """What a node uses: for each second its processes wait 0.25 s for CPU, 0.5 s for I/O."""
+    return {
+        "role": role, "processes": 90, "cpu_cores": 1.5, "cpu_seconds": 3 * t_s, "memory_available_bytes": 20 * GIB,
+        "stalled_cpu_s": 70 + 0.25 * t_s, "stalled_memory_s": 0.0, "stalled_io_s": 0.5 * t_s, "source": "proc",
+    }  # fmt: skip
 
 
 class Batch:
@@ -54,21 +73,14 @@ class Batch:
     def save(self):
         self.store.write_record(self.record)
 
-    def rows(self, t_s, records=0, step=None, gpu=None, cpu=1.0, rss=100 << 20, invocation=None):
-        """Return the lines of one sample as bytes."""
+    def rows(self, t_s, records=0, step=None, gpu=None, cpu=1.0, rss=100 << 20, invocation=None, errors=0, beside=()):
+        """Return the lines of one sample as bytes; `beside` are rows of the clients' own node."""
         index = len(self.record.invocations) - 1 if invocation is None else invocation
-        head = {"invocation": index, "t_s": t_s}
-        worker = {
-            "role": "worker", "processes": 2, "cpu_cores": cpu, "cpu_seconds": (cpu or 0) * t_s, "rss_bytes": rss,
-            "peak_rss_bytes": 2 * rss, "read_bytes": round(1000 * t_s), "write_bytes": round(2000 * t_s),
-            "memory_available_bytes": None, "gpu": None, "source": "proc", "records": records,
-        }  # fmt: skip
-        node = {
-            "role": "node", "processes": 90, "cpu_cores": 1.5, "cpu_seconds": 3 * t_s, "rss_bytes": None,
-            "peak_rss_bytes": None, "read_bytes": None, "write_bytes": None, "memory_available_bytes": 20 * GIB,
-            "gpu": gpu, "source": "proc", "records": records, "step": step,
-        }  # fmt: skip
-        return b"".join(orjson.dumps({**head, **row}) + b"\n" for row in (worker, node))
+        head = {"invocation": index, "t_s": t_s, "records": records, "errors": errors}
+        here = {**ROLE_UNKNOWN, "node": "node-a", "clock_s": 500 + t_s}
+        worker = {**here, **worker_row(t_s, cpu, rss)}
+        node = {**here, **node_row(t_s), "gpu": gpu, "step": step}
+        return b"".join(orjson.dumps({**head, **row}) + b"\n" for row in (worker, *beside, node))
 
     def sample(self, t_s, **more):
         """Append one sample in one write."""

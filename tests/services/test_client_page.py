@@ -170,7 +170,7 @@ def test_from_the_form_to_the_report(page, server, context):
     with context.expect_page() as opened:
         row.get_by_role("button", name="report").click()
     report = opened.value
-    # Waits in this file look for elements: the policy of the pages forbids what `wait_for_function` does from its second look on.
+    # Waits look for elements: `wait_for_function` needs `eval` from its second look on, which the policy forbids.
     report.locator("html[data-ready=yes]").wait_for()
     assert report.title() == f"{run} · aifbench"
     # The report runs its scripts, and reaches neither this page's token nor its interface.

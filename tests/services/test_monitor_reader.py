@@ -10,13 +10,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from aifbench.sampling.sampler import CLIENT_NODE
 from aifbench.services.monitor import files
 from aifbench.services.monitor.files import Root, Tail
 from aifbench.services.monitor.jobs import job_id
 from aifbench.services.monitor.reader import Reader
 from aifbench.services.monitor.series import BUCKETS, RECENT, Grouping, Series
 from aifbench.services.monitor.slurm import Queue, seconds
-from tests.services.batches import GIB, Batch, write_plan
+from tests.services.batches import GIB, Batch, node_row, worker_row, write_plan
 
 STEP = {"phase": "write", "case": "case-a", "repetition": 0, "since_s": 1.0, "expected_s": 2.0}
 
@@ -315,6 +316,34 @@ def test_samples_of_an_ended_job_come_from_its_table(reader, clock, batch, tmp_p
     assert found["t"] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert column(found, "gpu/GPU 0")["values"] == [0.5] * 5
     assert row(reader)["active"] is False
+
+
+def test_a_job_whose_clients_have_a_node_of_their_own(reader, clock, batch):
+    server = {**worker_row(1.0, cpu=3.0), "role": "server"}
+    there = [{**node_row(1.0, CLIENT_NODE), "node": "node-b", "clock_s": 77.0}]
+    batch.start()
+    batch.sample(1.0, beside=[server, *there])
+    step(reader, clock)
+    assert row(reader)["cores"]["value"] == 4.0  # of its processes on both nodes, and of no whole node
+    assert row(reader)["memory_anon"]["value"] == 100 << 20
+    batch.sample(2.0, beside=[{**server, "cpu_cores": None, "anon_bytes": None}, *there])
+    batch.sample(3.0, beside=[server, {**node_row(3.0, CLIENT_NODE), "node": "node-b", "clock_s": 79.0}])
+    step(reader, clock)
+    found = reader.samples(row(reader)["id"], -1, 0)
+    assert column(found, "pressure/CPU wait")["values"] == [None, 0.25, 0.25]
+    assert column(found, "pressure/I/O wait, client-node")["values"] == [None, None, 0.5]  # the second told nothing new
+    assert column(found, "available/client-node")["values"] == [pytest.approx(20 * GIB, rel=1e-5)] * 3
+    assert column(found, "vfs_write/worker")["values"] == [None, 4000.0, 4000.0]
+
+
+def test_a_part_of_a_job_that_is_not_told_is_not_left_out_of_a_sum(reader, clock, batch):
+    batch.start()
+    batch.sample(1.0, errors=2, beside=[{"role": "server", "rss_bytes": 5}])
+    step(reader, clock)
+    assert row(reader)["cores"] == {"value": None, "reason": "the first sample has no rate yet"}
+    assert row(reader)["memory"]["value"] == (100 << 20) + 5
+    assert row(reader)["memory_anon"] == {"value": None, "reason": "not told"}
+    assert row(reader)["errors"] == {"value": 2, "source": "runner: failed requests and repetitions"}
 
 
 def test_gpus_of_a_job(reader, clock, batch):

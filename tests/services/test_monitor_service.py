@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aifbench.campaign import plan
 from aifbench.campaign.config import load_config
+from aifbench.sampling.sampler import CLIENT_NODE
 from aifbench.services.monitor.reader import Reader
-from tests.services.batches import Batch, write_plan
+from tests.services.batches import Batch, node_row, worker_row, write_plan
 from tests.services.live import Live
 from tests.workflow import campaign
 
@@ -305,7 +306,9 @@ def test_the_read_token_may_look_and_ingest_may_not(server):
 def test_metrics_name_a_run_while_it_is_active_and_forget_it_later(server):
     write_plan(server.results, "small", {"storage-later-33333333": 3})
     batch = Batch(server.results).start()
-    batch.sample(5.0, records=40, gpu=[{"index": 0, "utilization": 0.25, "memory_bytes": 7, "power_w": None}])
+    gpu = [{"index": 0, "utilization": 0.25, "memory_bytes": 7, "power_w": None}]
+    there = [{"node": "node-b", **row} for row in ({**worker_row(5.0), "role": "sampler"}, node_row(5.0, CLIENT_NODE))]
+    batch.sample(5.0, records=40, errors=3, gpu=gpu, beside=there)
     Batch(server.results, name="storage-old-44444444").start()
     wait_for(lambda: len(server.get("/api/v1/jobs?state=all").json().get("jobs", [])) == 3)
     wait_for(lambda: "aif_gpu_utilization_ratio" in families(server))
@@ -324,9 +327,17 @@ def test_metrics_name_a_run_while_it_is_active_and_forget_it_later(server):
     assert value("aif_jobs", state="ok", benchmark="inference") == 0
     task = {"run_id": "small", "task": batch.name, "node": "node-a"}
     assert value("aif_task_cpu_seconds_total", role="worker", **task) == 5.0
-    assert value("aif_task_memory_bytes", role="worker", kind="rss", **task) == 100 << 20
+    parts = [value("aif_task_memory_bytes", role="worker", kind=kind, **task) for kind in ("anon", "file", "shmem")]
+    assert parts == [50 << 20, 40 << 20, 10 << 20]
     assert value("aif_task_io_bytes_total", direction="write", layer="block", **task) == 10_000
+    assert value("aif_task_io_bytes_total", direction="read", layer="vfs", **task) == 15_000
     assert value("aif_workload_records_total", kind="blocks", **task) == 40
+    assert value("aif_workload_errors_total", kind="blocks", **task) == 3
+    assert value("aif_node_pressure_stalled_seconds_total", resource="cpu", **task) == 71.25
+    on_b = {**task, "node": "node-b"}
+    assert value("aif_node_pressure_stalled_seconds_total", resource="io", **on_b) == 2.5
+    assert value("aif_node_cpu_busy_cores", **on_b) == 1.5
+    assert value("aif_task_cpu_seconds_total", role="sampler", **on_b) == 5.0
     assert value("aif_gpu_utilization_ratio", gpu="0", **task) == 0.25
     assert "aif_gpu_power_watts" not in found  # it was not measured
     assert value("aif_task_repetitions", state="planned", **task) == 4

@@ -21,6 +21,7 @@ import yaml
 
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
+from aifbench.records.arrow import read_parquet
 from aifbench.records.store import BatchStore
 from aifbench.runner.watchdog import members
 from tests.workflow.campaign import ROOT, SNAKEMAKE, measured, records
@@ -178,6 +179,14 @@ def expect_whole(campaign: Campaign, repetitions: int) -> None:
     assert Counter(found.values()) == {1: repetitions}, found
 
 
+def by_role(store: BatchStore) -> dict[str, list[dict[str, Any]]]:
+    """Return the samples of a batch by role."""
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for row in read_parquet(store.resources_path).to_pylist():
+        shown.setdefault(row["role"], []).append(row)
+    return shown
+
+
 def test_a_campaign_in_jobs_and_containers_on_one_node_and_on_two(campaign: Campaign) -> None:
     chat = {**CHAT, "axes": {"topology": ["same-node", "two-node"]}}
     code = campaign.run(campaign.write(SEARCH, {**FILES, "repetitions": 2}, chat))
@@ -194,6 +203,16 @@ def test_a_campaign_in_jobs_and_containers_on_one_node_and_on_two(campaign: Camp
         two = record["input"].get("topology") == "two-node"
         assert (where["client_node"] is not None) == two
         assert where["client_node"] != where["node"]
+    for store in campaign.stores():
+        shown = by_role(store)
+        cases = store.read_cases()
+        client = cases[0].where.client_node
+        there = {"worker", "sampler", "client-node"} if client else set()
+        assert there <= set(shown)
+        for role, rows in shown.items():
+            assert {row["node"] for row in rows} == {client if role in there else cases[0].where.node}, role
+        # The worker's own use, not that of the command that waits for it.
+        assert max(row["cpu_seconds"] for row in shown["worker"]) > 0.2
     page = (campaign.results / "report" / "index.html").read_text()
     assert "apptainer" in page
     assert "node-hours by Slurm&#39;s account" in page

@@ -18,17 +18,28 @@ from aifbench.sampling.sampler import Gpus, Process, Sampler, Trees, parse_stat,
 COLUMNS = {
     "invocation",
     "t_s",
+    "node",
+    "clock_s",
     "role",
     "processes",
     "cpu_cores",
     "cpu_seconds",
     "rss_bytes",
     "peak_rss_bytes",
+    "anon_bytes",
+    "file_bytes",
+    "shmem_bytes",
     "read_bytes",
     "write_bytes",
+    "vfs_read_bytes",
+    "vfs_write_bytes",
     "memory_available_bytes",
+    "stalled_cpu_s",
+    "stalled_memory_s",
+    "stalled_io_s",
     "gpu",
     "records",
+    "errors",
     "source",
 }
 S = 1_000_000_000
@@ -38,7 +49,7 @@ S = 1_000_000_000
 
 
 def process(pid, parent, cpu_s, *, start=1, rss=10, peak=20, io=0):
-    return Process((pid, start), parent, cpu_s, rss, peak, io, io)
+    return Process((pid, start), parent, cpu_s, rss, peak, read_bytes=io, write_bytes=io)
 
 
 def sample(trees, processes, roots, at_s):
@@ -144,6 +155,44 @@ def test_the_scan_agrees_with_psutil_about_this_process():
     assert own.parent == witness.ppid()
     assert own.peak_rss_bytes >= own.rss_bytes * 0.9
     assert own.write_bytes <= witness.io_counters().write_bytes
+    assert own.vfs_write_bytes <= witness.io_counters().write_chars
+    assert own.anon_bytes + own.file_bytes + own.shmem_bytes == pytest.approx(own.rss_bytes, rel=0.1)
+
+
+def test_memory_is_told_by_kind(tmp_path):
+    """100 MiB of its own, 50 of a file and 20 shared: the kernel keeps them apart."""
+    (tmp_path / "data").write_bytes(b"x" * (50 << 20))
+    code = (
+        "import mmap, sys\n"
+        "own = bytearray(b'x' * (100 << 20))\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(mapped[::4096])\n"
+        "shared = mmap.mmap(-1, 20 << 20); shared.write(b'x' * (20 << 20))\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"ready\n"
+        found = with_details(scan_processes()[child.pid])
+        child.stdin.close()
+    assert 100 << 20 <= found.anon_bytes < 120 << 20
+    assert 50 << 20 <= found.file_bytes < 75 << 20
+    assert found.shmem_bytes == 20 << 20
+
+
+def test_what_one_process_does_not_tell_is_not_known_of_the_role():
+    told = Process((20, 1), 10, 1.0, 10, anon_bytes=6, file_bytes=3, shmem_bytes=1)
+    silent = Process((21, 1), 20, 1.0, 10)
+    rows = sample(Trees(), [told], {"worker": 20}, 0)
+    assert [rows["worker"][name] for name in ("anon_bytes", "file_bytes", "shmem_bytes")] == [6, 3, 1]
+    assert sample(Trees(), [told, silent], {"worker": 20}, 0)["worker"]["anon_bytes"] is None
+
+
+def test_pressure_is_the_total_of_the_line_some(monkeypatch):
+    text = "some avg10=0.07 avg60=0.73 avg300=2.77 total=3601690283\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"
+    monkeypatch.setattr(sampler_module, "_text", {"/proc/pressure/io": text}.get)
+    assert sampler_module.stalled_s("io") == pytest.approx(3601.690283)
+    assert sampler_module.stalled_s("cpu") is None
 
 
 def test_a_process_that_has_ended_since_the_scan_is_no_error():
@@ -173,7 +222,7 @@ def test_each_tick_has_a_line_per_role_and_one_for_the_node(tmp_path):
     assert sampler.cpu_s > 0
     assert all(set(row) == (COLUMNS | {"step"} if row["role"] == "node" else COLUMNS) for row in rows)
     assert [row["role"] for row in rows[:4]] == ["runner", "node", "runner", "node"]
-    assert {(row["invocation"], row["records"]) for row in rows} == {(2, 7)}
+    assert {(row["invocation"], row["records"], row["errors"]) for row in rows} == {(2, 7, None)}
     times = [row["t_s"] for row in rows if row["role"] == "node"]
     assert times == sorted(times)
     first, node = rows[0], rows[1]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-NODE = "node"
+from aifbench.sampling.sampler import CLIENT_NODE, NODE
+
 NOISY = "noisy:"
 """First word of the note."""
 MOST_FOREIGN_CORES = 0.2
@@ -15,30 +16,41 @@ MOST_FOREIGN_CORES = 0.2
 
 
 class ForeignCpu:
-    """CPU time of the node that no process of the batch used, from samples (see `sampling.sampler`)."""
+    """CPU time of each node that no process of the batch used, from samples (see `sampling.sampler`)."""
 
     def __init__(self, samples: Iterable[Mapping[str, Any]]) -> None:
-        totals: dict[int, dict[float, list[float]]] = {}
+        totals: dict[tuple[int, str | None], dict[float, list[float]]] = {}
         for row in samples:
             if row["cpu_seconds"] is not None:
-                node, own = totals.setdefault(row["invocation"], {}).setdefault(row["t_s"], [np.nan, 0.0])
-                is_node = row["role"] == NODE
-                entry = [row["cpu_seconds"], own] if is_node else [node, own + row["cpu_seconds"]]
-                totals[row["invocation"]][row["t_s"]] = entry
-        self._series = {
-            invocation: (np.array(sorted(points)), np.array([points[t][0] - points[t][1] for t in sorted(points)]))
-            for invocation, points in totals.items()
-        }
+                clock = row.get("clock_s") or row["t_s"]
+                point = totals.setdefault((row["invocation"], row.get("node")), {}).setdefault(
+                    row["t_s"], [clock, np.nan, 0.0]
+                )
+                whole = row["role"] in (NODE, CLIENT_NODE)
+                point[1 if whole else 2] = row["cpu_seconds"] + (0.0 if whole else point[2])
+        self._series: dict[int, list[Any]] = {}
+        for (invocation, _), points in totals.items():
+            rows = [(t_s, clock, node - own) for t_s, (clock, node, own) in sorted(points.items())]
+            self._series.setdefault(invocation, []).append(np.array(rows).T)
 
     def cores(self, invocation: int, t_start_s: float, t_end_s: float) -> float | None:
-        """Return the mean foreign cores between the samples around a stretch; None where samples do not enclose it."""
-        times, foreign = self._series.get(invocation, (np.array([]), np.array([])))
-        first = int(np.searchsorted(times, t_start_s, side="right")) - 1
-        last = int(np.searchsorted(times, t_end_s, side="left"))
-        if first < 0 or last >= len(times) or last <= first:
-            return None
-        cores = float((foreign[last] - foreign[first]) / (times[last] - times[first]))
-        return cores if np.isfinite(cores) else None
+        """Return the mean foreign cores between the samples around a stretch, of the node where they were most.
+
+        None where no node has samples that enclose it.
+        """
+        found = [_cores(one, t_start_s, t_end_s) for one in self._series.get(invocation, [])]
+        return max((cores for cores in found if cores is not None), default=None)
+
+
+def _cores(samples: Any, t_start_s: float, t_end_s: float) -> float | None:
+    """Return the foreign cores between the samples around a stretch; rows: times, clock of the node, foreign CPU."""
+    times, clocks, foreign = samples
+    first = int(np.searchsorted(times, t_start_s, side="right")) - 1
+    last = int(np.searchsorted(times, t_end_s, side="left"))
+    if first < 0 or last >= len(times) or clocks[last] <= clocks[first]:
+        return None
+    cores = float((foreign[last] - foreign[first]) / (clocks[last] - clocks[first]))
+    return cores if np.isfinite(cores) else None
 
 
 def contamination_notes(cores: Sequence[float | None]) -> list[str]:

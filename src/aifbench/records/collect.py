@@ -49,9 +49,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "t_start_s": _FLOAT, "t_end_s": _FLOAT,
     },
     "resources": {
-        "batch": _TEXT, "invocation": _INT, "t_s": _FLOAT, "role": _TEXT, "processes": _INT, "cpu_cores": _FLOAT,
-        "cpu_seconds": _FLOAT, "rss_bytes": _INT, "peak_rss_bytes": _INT, "read_bytes": _INT, "write_bytes": _INT,
-        "memory_available_bytes": _INT, "gpu": _TEXT, "records": _INT, "source": _TEXT,
+        "batch": _TEXT, "invocation": _INT, "t_s": _FLOAT, "node": _TEXT, "clock_s": _FLOAT, "role": _TEXT,
+        "processes": _INT, "cpu_cores": _FLOAT, "cpu_seconds": _FLOAT, "rss_bytes": _INT, "peak_rss_bytes": _INT,
+        "anon_bytes": _INT, "file_bytes": _INT, "shmem_bytes": _INT, "read_bytes": _INT, "write_bytes": _INT,
+        "vfs_read_bytes": _INT, "vfs_write_bytes": _INT, "memory_available_bytes": _INT, "stalled_cpu_s": _FLOAT,
+        "stalled_memory_s": _FLOAT, "stalled_io_s": _FLOAT, "gpu": _TEXT, "records": _INT, "errors": _INT,
+        "source": _TEXT,
     },
     "log": {"batch": _TEXT, "t": _TEXT, "level": _INT, "case": _TEXT, "msg": _TEXT},
 }  # fmt: skip

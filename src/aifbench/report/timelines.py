@@ -9,12 +9,14 @@ import numpy as np
 import orjson
 
 from aifbench.report.load import Results
+from aifbench.sampling.sampler import CLIENT_NODE, NODE
 
 COLUMNS = 480
 """Pixel columns of one line."""
 POINTS = 60_000
 """Points of all lines of a page together: beyond it lines get fewer columns, so that the page stays below 1 MB."""
-ROLES = ("server", "worker", "runner", "node")
+ROLES = ("server", "worker", "runner", CLIENT_NODE, NODE)
+"""The order of the lines; servers with a number stand before all of them."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def timelines(results: Results) -> list[Timeline]:
     columns = results.resources
     if not columns:
         return []
+    columns = {"clock_s": np.full(len(columns["t_s"]), np.nan), **columns}  # tables from before it was told have none
     full = []
     order = {batch: place for place, batch in enumerate(results.batches)}
     batches, owner = np.unique(columns["batch"].astype(str), return_inverse=True)
@@ -106,19 +109,18 @@ def _reduced(line: Line, columns: int) -> Line:
 def _lines(rows: dict[str, Any]) -> list[Line]:
     """Return the lines of one invocation; a quantity that was never measured gives no line."""
     lines = []
-    for role in ROLES:
+    for role in sorted(set(rows["role"].tolist()), key=lambda name: (ROLES.index(name) if name in ROLES else -1, name)):
         mine = rows["role"] == role
-        if not mine.any():
-            continue
         t = rows["t_s"][mine].astype(np.float64)
         lines.append(_line("CPU", role, "cores", t, rows["cpu_cores"][mine]))
-        if role == "node":
+        if role in (NODE, CLIENT_NODE):
             lines.append(_line("memory available", role, "bytes", t, rows["memory_available_bytes"][mine]))
-            lines.extend(_gpu(t, rows["gpu"][mine]))
+            if role == NODE:
+                lines.extend(_gpu(t, rows["gpu"][mine]))
             continue
         lines.append(_line("memory", role, "bytes", t, rows["rss_bytes"][mine]))
         for quantity, name in (("read", "read_bytes"), ("write", "write_bytes")):
-            lines.append(_rate(quantity, role, t, rows[name][mine]))
+            lines.append(_rate(quantity, role, t, rows["clock_s"][mine].astype(np.float64), rows[name][mine]))
     return [line for line in lines if len(line.t)]
 
 
@@ -128,12 +130,16 @@ def _line(quantity: str, role: str, unit: str, t: Any, values: Any) -> Line:
     return Line(quantity, role, unit, t[known], y[known])
 
 
-def _rate(quantity: str, role: str, t: Any, cumulative: Any) -> Line:
-    """Return bytes per second between samples, at the later one's time. A fall (a process left) has no rate."""
+def _rate(quantity: str, role: str, t: Any, clock: Any, cumulative: Any) -> Line:
+    """Return bytes per second between samples, at the later one's time. A fall (a process left) has no rate.
+
+    `clock` tells when they were taken, on another node too; NaN in what was measured before it was told.
+    """
     line = _line(quantity, role, "bytes/s", t, cumulative)
     if len(line.t) < 2:
         return Line(quantity, role, "bytes/s", line.t[:0], line.y[:0])
-    step, grown = np.diff(line.t), np.diff(line.y)
+    taken = np.where(np.isfinite(clock), clock, t)[np.isfinite(cumulative.astype(np.float64))]
+    step, grown = np.diff(taken), np.diff(line.y)
     known = (step > 0) & (grown >= 0)
     return Line(quantity, role, "bytes/s", line.t[1:][known], grown[known] / step[known])
 

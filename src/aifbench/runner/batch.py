@@ -47,6 +47,7 @@ from aifbench.runner.lock import Locked, OwnerLock
 from aifbench.runner.process import Group, free_port
 from aifbench.runner.rounds import WorkerProcess
 from aifbench.runner.watchdog import Watchdog
+from aifbench.sampling.beside import Beside
 from aifbench.sampling.environment import environment
 from aifbench.sampling.provenance import provenance
 from aifbench.sampling.sampler import Sampler
@@ -133,8 +134,11 @@ class BatchRun:
         self.roles: dict[str, int] = {"runner": os.getpid()}
         self.groups: list[Group] = []
         self.watchdog = Watchdog()
+        self.beside = Beside()
+        self.rounds = 0
         self.workload = 0
         self.measured = 0
+        self.errors = 0
         self.step: dict[str, Any] | None = None
         self.signalled: int | None = None
         self._wake_read, self._wake_write = os.pipe()
@@ -193,7 +197,10 @@ class BatchRun:
             self.t0_ns,
             lambda: self.roles,
             lambda: self.workload,
+            errors=lambda: self.errors,
             step=lambda: self.step,
+            beside=self.beside.rows,
+            node=nodes.own_node(),
             devices=nodes.devices(),
         )
         self._save()
@@ -357,20 +364,27 @@ class BatchRun:
         self._check()
         self.work_dir.mkdir(parents=True, exist_ok=True)
         argv, environment = self.containers.wrap(Command.python("aifbench.worker"), "worker")
+        job = self._job(repetition, cases, endpoints)
         if self.client_node is not None:
             argv = nodes.on_node(self.client_node, argv)
+            self.rounds += 1
+            samples = (self.work_dir / f"samples-{self.invocation.index}-{self.rounds}.jsonl").absolute()
+            job["samples"] = {"path": str(samples), "node": self.client_node}
+            self.beside.follow(samples, self.client_node)
         log = self.store.folder / "worker.log"
-        worker = WorkerProcess(argv, environment, self._job(repetition, cases, endpoints), log)
+        worker = WorkerProcess(argv, environment, job, log)
         setup_s = self.params[cases[0].case].expected_setup_seconds()
         worker.allow(_timeout(setup_s))
         self._begin("prepare", None, repetition, setup_s)
         self._own(worker.group)
-        self.roles = {**self.roles, "worker": worker.group.pid}
+        if self.client_node is None:  # else that is srun, which only waits
+            self.roles = {**self.roles, "worker": worker.group.pid}
         self.console.show(f"round {repetition + 1}: preparing")
         state = _Round(repetition, {entry.case: entry for entry in cases})
         for event in worker.events(self._wake_read, self._check):
             self._on_event(event, worker, state)
         code = worker.end()
+        self.beside.leave()
         self.groups.remove(worker.group)
         self.watchdog.forget(worker.group.pid)
         self.roles = {role: pid for role, pid in self.roles.items() if role != "worker"}
@@ -400,6 +414,7 @@ class BatchRun:
             "cache_dir": str(paths.cache.absolute()),
             "target_dir": str(paths.target.absolute()),
             "endpoints": endpoints,
+            "samples": None,
             "cases": [{"case": e.case, "params": e.params, "seed": seed(e.case, repetition)} for e in cases],
         }
 
@@ -462,7 +477,9 @@ class BatchRun:
             )
             self.measured += len(next(iter(event["raw"].values()), []))
             self.workload = self.measured
+            self.errors += sum(error is not None for error in event["raw"].get("error", []))
         else:
+            self.errors += 1
             record.error = CaseError(kind=event["kind"], message=event["message"])
             record.validity = Validity.of([f"failed: {event['kind']}: {event['message']}"])
             self.log.write(WARNING, f"{event['kind']}: {event['message']}", case)

@@ -11,21 +11,26 @@ Totals never fall.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
 NODE = "node"
+CLIENT_NODE = "client-node"
+"""The node of a worker that runs apart from its runner (`sampling.beside`)."""
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHORTEST_WINDOW_S = 10 / _TICKS_PER_S
 """The kernel counts CPU time in ticks: over less than ten, a rate would be off by more than a tenth."""
+
+INTERVAL_S = 1.0
 
 Identity = tuple[int, int]
 """Pid and start time in ticks since boot: no two processes of one boot share both."""
@@ -40,8 +45,13 @@ class Process:
     cpu_s: float
     rss_bytes: int
     peak_rss_bytes: int = 0
+    anon_bytes: int | None = None
+    file_bytes: int | None = None
+    shmem_bytes: int | None = None
     read_bytes: int | None = None
     write_bytes: int | None = None
+    vfs_read_bytes: int | None = None
+    vfs_write_bytes: int | None = None
 
 
 @dataclass
@@ -54,7 +64,10 @@ class _Use:
     peak_rss_bytes: int = 0
 
 
-_TOTALS = ("cpu_s", "read_bytes", "write_bytes")
+_IO = ("read_bytes", "write_bytes", "vfs_read_bytes", "vfs_write_bytes")
+_TOTALS = ("cpu_s", *_IO)
+_KINDS = ("anon_bytes", "file_bytes", "shmem_bytes")
+_STALLED = ("cpu", "memory", "io")
 
 
 class Trees:
@@ -132,8 +145,8 @@ class Trees:
             "cpu_seconds": totals["cpu_s"],
             "rss_bytes": sum(process.rss_bytes for process in processes),
             "peak_rss_bytes": use.peak_rss_bytes,
-            "read_bytes": _whole(totals["read_bytes"]),
-            "write_bytes": _whole(totals["write_bytes"]),
+            **{name: _sum([getattr(process, name) for process in processes]) for name in _KINDS},
+            **{name: _whole(totals[name]) for name in _IO},
         }
 
     @staticmethod
@@ -144,14 +157,75 @@ class Trees:
         return max(float(sum(values)) + use.left[name], use.previous[name] or 0.0)
 
 
+class Probe:
+    """What roles and their node use, one sample at a time.
+
+    Columns of a row: node (its name), clock_s (CLOCK_MONOTONIC there, when it was taken), role, processes,
+    cpu_cores (in use since the previous sample), cpu_seconds, rss_bytes, peak_rss_bytes (largest sum of the peaks
+    of live processes), anon_bytes, file_bytes and shmem_bytes (what rss_bytes consists of), read_bytes and
+    write_bytes (of storage devices, cumulative), vfs_read_bytes and vfs_write_bytes (of calls to read and write, on
+    whatever: cumulative), source; of the node memory_available_bytes, gpu, and stalled_cpu_s, stalled_memory_s and
+    stalled_io_s (time since boot in which some process of the node waited for it: the kernel's pressure stall
+    information, `some`). Memory that processes share counts for each of them. What is not known is null. `devices`
+    are the GPUs that belong to the job, None: all of the node.
+    """
+
+    def __init__(self, node: str, devices: Sequence[str] | None = None) -> None:
+        self._name = node
+        self._gpus = Gpus(devices)
+        self._trees = Trees()
+        self._previous: tuple[int, float] | None = None
+
+    def close(self) -> None:
+        """Leave NVML."""
+        self._gpus.close()
+
+    def sample(self, roots: Mapping[str, int], now_ns: int) -> list[dict[str, Any]]:
+        """Return a row for each role (pid of its root by name), the node's last. `now_ns` on CLOCK_MONOTONIC."""
+        scan = scan_processes()
+        members = {
+            role: [with_details(process) for process in processes]
+            for role, processes in self._trees.assign(scan, roots).items()
+        }
+        rows = [{**_NODE_ONLY, **row, "source": "proc"} for row in self._trees.update(members, scan, now_ns)]
+        head = {"node": self._name, "clock_s": now_ns / 1e9}
+        return [{**head, **row} for row in (*rows, self._node(len(scan), now_ns))]
+
+    def _node(self, processes: int, now_ns: int) -> dict[str, Any]:
+        busy_s = node_busy_s()
+        cores = None
+        if self._previous is not None:
+            then_ns, then_s = self._previous
+            cores = _rate(busy_s - then_s, (now_ns - then_ns) / 1e9)
+        self._previous = (now_ns, busy_s)
+        gpu = self._gpus.sample()
+        return {
+            **_ROLE_ONLY,
+            "role": NODE,
+            "processes": processes,
+            "cpu_cores": cores,
+            "cpu_seconds": busy_s,
+            "memory_available_bytes": memory_available_bytes(),
+            **{f"stalled_{name}_s": stalled_s(name) for name in _STALLED},
+            "gpu": gpu,
+            "source": "proc" if gpu is None else "proc, nvml",
+        }
+
+
+_ROLE_ONLY = dict.fromkeys(("rss_bytes", "peak_rss_bytes", *_KINDS, *_IO))
+_NODE_ONLY = dict.fromkeys(("memory_available_bytes", *(f"stalled_{name}_s" for name in _STALLED), "gpu"))
+ROLE_UNKNOWN: dict[str, Any] = dict.fromkeys(
+    ("clock_s", "processes", "cpu_cores", "cpu_seconds", *_ROLE_ONLY, *_NODE_ONLY, "source")
+)
+"""The values of a row of a role of which nothing is known."""
+
+
 class Sampler:
     """Samples in a thread of its own until `stop`; writes JSON lines to `out`.
 
-    Columns of each line: invocation, t_s (s since `t0_ns` on CLOCK_MONOTONIC), role, processes, cpu_cores (in use since
-    the previous sample), cpu_seconds, rss_bytes, peak_rss_bytes (largest sum of the peaks of live processes),
-    read_bytes and write_bytes (of storage devices, cumulative), memory_available_bytes and gpu (node only), records,
-    source; the node's line also has step, what the batch is doing, as `step` tells it. What is not known is null.
-    `devices` are the GPUs that belong to the job, None: all of the node.
+    Each line is a row of `Probe` with invocation, t_s (s since `t0_ns` on CLOCK_MONOTONIC), records and errors (work
+    done, and how much of it failed); the node's line, the last of a sample, also has step, what the batch is doing, as
+    `step` tells it. `beside` gives the rows of another node that belong to the sample (see `sampling.beside`).
 
     `missed` counts deadlines that passed without a sample, `errors` samples that failed, `problem` is the first
     failure, `cpu_s` the CPU time of this thread. Nothing is ever raised into the runner.
@@ -165,15 +239,17 @@ class Sampler:
         roles: Callable[[], Mapping[str, int]],
         records: Callable[[], int | None],
         *,
+        node: str | None = None,
+        errors: Callable[[], int | None] = lambda: None,
         step: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        beside: Callable[[], list[dict[str, Any]]] = list,
         devices: Sequence[str] | None = None,
-        interval_s: float = 1.0,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._out, self._invocation, self._t0_ns = out, invocation, t0_ns
-        self._roles, self._records, self._step, self._devices = roles, records, step, devices
-        self._interval_ns = round(interval_s * 1e9)
-        self._trees = Trees()
-        self._node_previous: tuple[int, float] | None = None
+        self._roles, self._records, self._errors, self._step = roles, records, errors, step
+        self._beside, self._node, self._devices = beside, node or socket.gethostname(), devices
+        self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.missed = 0
@@ -193,74 +269,48 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            gpus = Gpus(self._devices)
+            probe = Probe(self._node, self._devices)
             self._out.parent.mkdir(parents=True, exist_ok=True)
             with self._out.open("ab", buffering=0) as file:
-                self._loop(file, gpus)
-            gpus.close()
+                for missed in ticks(self._interval_s, self._stop):
+                    self.missed += missed
+                    try:
+                        file.write(self._sample(probe))
+                    except Exception as error:
+                        self._failed(error)
+                    self.cpu_s = time.thread_time()
+            probe.close()
         except Exception as error:
             self._failed(error)
-
-    def _loop(self, file: BinaryIO | Any, gpus: Gpus) -> None:
-        first = time.monotonic_ns()
-        tick = 0
-        stopping = False
-        while True:
-            try:
-                file.write(self._sample(gpus))
-            except Exception as error:
-                self._failed(error)
-            self.cpu_s = time.thread_time()
-            if stopping:
-                return
-            due = max((time.monotonic_ns() - first) // self._interval_ns, tick) + 1
-            self.missed += due - tick - 1
-            tick = due
-            stopping = self._stop.wait(max(0, first + tick * self._interval_ns - time.monotonic_ns()) / 1e9)
 
     def _failed(self, error: Exception) -> None:
         self.errors += 1
         self.problem = self.problem or f"{type(error).__name__}: {error}"
 
-    def _sample(self, gpus: Gpus) -> bytes:
+    def _sample(self, probe: Probe) -> bytes:
         roots = dict(self._roles())
-        records = self._records()
+        counts = {"records": self._records(), "errors": self._errors()}
         now_ns = time.monotonic_ns()
-        scan = scan_processes()
-        members = {
-            role: [with_details(process) for process in processes]
-            for role, processes in self._trees.assign(scan, roots).items()
-        }
-        rows = [
-            {**row, "memory_available_bytes": None, "gpu": None, "source": "proc"}
-            for row in self._trees.update(members, scan, now_ns)
-        ]
-        rows.append(self._node_row(len(scan), now_ns, gpus))
-        head = {"invocation": self._invocation, "t_s": (now_ns - self._t0_ns) / 1e9}
-        return b"".join(orjson.dumps({**head, **row, "records": records}) + b"\n" for row in rows)
+        *rows, node = probe.sample(roots, now_ns)
+        head = {"invocation": self._invocation, "t_s": (now_ns - self._t0_ns) / 1e9, **counts}
+        rows = [*rows, *self._beside(), {**node, "step": self._step()}]
+        return b"".join(orjson.dumps({**head, **row}) + b"\n" for row in rows)
 
-    def _node_row(self, processes: int, now_ns: int, gpus: Gpus) -> dict[str, Any]:
-        busy_s = node_busy_s()
-        cores = None
-        if self._node_previous is not None:
-            then_ns, then_s = self._node_previous
-            cores = _rate(busy_s - then_s, (now_ns - then_ns) / 1e9)
-        self._node_previous = (now_ns, busy_s)
-        gpu = gpus.sample()
-        return {
-            "role": NODE,
-            "processes": processes,
-            "cpu_cores": cores,
-            "cpu_seconds": busy_s,
-            "rss_bytes": None,
-            "peak_rss_bytes": None,
-            "read_bytes": None,
-            "write_bytes": None,
-            "memory_available_bytes": memory_available_bytes(),
-            "gpu": gpu,
-            "step": self._step(),
-            "source": "proc" if gpu is None else "proc, nvml",
-        }
+
+def ticks(interval_s: float, stop: threading.Event) -> Iterator[int]:
+    """Yield at once, then at each multiple of the interval, and a last time when `stop` is set.
+
+    What is yielded is the number of multiples that passed meanwhile: a late tick is never made up for.
+    """
+    interval_ns = round(interval_s * 1e9)
+    first, tick = time.monotonic_ns(), 0
+    yield 0
+    stopping = False
+    while not stopping:
+        due = max((time.monotonic_ns() - first) // interval_ns, tick) + 1
+        missed, tick = due - tick - 1, due
+        stopping = stop.wait(max(0, first + tick * interval_ns - time.monotonic_ns()) / 1e9)
+        yield missed
 
 
 class Gpus:
@@ -348,14 +398,20 @@ def parse_stat(text: str) -> Process:
 
 
 def with_details(process: Process) -> Process:
-    """Return a process with its peak memory (VmHWM) and its I/O, as far as it still lives and may be read."""
+    """Return a process with its memory by kind, its peak (VmHWM) and its I/O, as far as it lives and may be read."""
     pid = process.identity[0]
     io = dict(line.split(": ", 1) for line in (_text(f"/proc/{pid}/io") or "").splitlines())
+    status = _text(f"/proc/{pid}/status") or ""
     return replace(
         process,
-        peak_rss_bytes=_kilobytes(_text(f"/proc/{pid}/status") or "", "VmHWM:") or 0,
+        peak_rss_bytes=_kilobytes(status, "VmHWM:") or 0,
+        anon_bytes=_kilobytes(status, "RssAnon:"),
+        file_bytes=_kilobytes(status, "RssFile:"),
+        shmem_bytes=_kilobytes(status, "RssShmem:"),
         read_bytes=int(io["read_bytes"]) if io else None,
         write_bytes=int(io["write_bytes"]) if io else None,
+        vfs_read_bytes=int(io["rchar"]) if io else None,
+        vfs_write_bytes=int(io["wchar"]) if io else None,
     )
 
 
@@ -369,6 +425,17 @@ def node_busy_s() -> float:
 def memory_available_bytes() -> int | None:
     """Return MemAvailable in bytes: what could be used without swapping (proc(5), meminfo)."""
     return _kilobytes(_text("/proc/meminfo") or "", "MemAvailable:")
+
+
+def stalled_s(resource: str) -> float | None:
+    """Return the time in s since boot in which some process of the node waited for a resource: cpu, memory or io.
+
+    It is the total of the line `some` of /proc/pressure/<resource> (Documentation/accounting/psi.rst of the kernel).
+    """
+    for line in (_text(f"/proc/pressure/{resource}") or "").splitlines():
+        if line.startswith("some "):
+            return int(line.rpartition("total=")[2]) / 1e6
+    return None
 
 
 def _kilobytes(text: str, key: str) -> int | None:
@@ -388,6 +455,11 @@ def _text(path: str) -> str | None:
 
 def _rate(amount: float, seconds: float) -> float | None:
     return amount / seconds if seconds >= _SHORTEST_WINDOW_S else None
+
+
+def _sum(values: list[int | None]) -> int | None:
+    """Return the sum, null when one is not known: a part would look like the whole."""
+    return None if None in values else sum(value or 0 for value in values)
 
 
 def _whole(value: float | None) -> int | None:

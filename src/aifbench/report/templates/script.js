@@ -436,7 +436,8 @@
     const quantities = [...new Set(entry.lines.map(([quantity]) => quantity))];
     const roles = [...new Set(entry.lines.map(([, role]) => role))];
     const names = [...new Set(bands.map(([name]) => name))].filter((name) => name !== "this");
-    const roleClass = (role) => (role.startsWith("GPU ") ? `gpu${Number(role.slice(4)) % 4}` : role);
+    const numbered = (role, name, prefix) => (role.startsWith(name) ? `${prefix}${Number(role.slice(name.length)) % 4}` : null);
+    const roleClass = (role) => numbered(role, "GPU ", "gpu") ?? numbered(role, "server-", "server-n") ?? role;
     const swatch = (child) => make("svg:svg", { class: "swatch", viewBox: "0 0 14 10", "aria-hidden": "true" }, child);
     const stroke = (role) => make("svg:line", { x1: 0, x2: 14, y1: 5, y2: 5, class: roleClass(role) });
     const fill = (name) => make("svg:rect", { width: 14, height: 10, class: `phase ${name}` });

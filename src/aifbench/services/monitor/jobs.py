@@ -28,7 +28,19 @@ AFTER_S = 10.0
 LOG = "log.jsonl"
 RESOURCES = "resources.jsonl"
 NOT_SAMPLED = "no sample yet"
-SAMPLED = ("cores", "memory", "memory_peak", "gpu", "gpu_memory", "gpu_memory_total", "records", "records_per_s")
+MEMORY_KINDS = ("anon", "file", "shmem")
+SAMPLED = (
+    "cores",
+    "memory",
+    *(f"memory_{kind}" for kind in MEMORY_KINDS),
+    "memory_peak",
+    "gpu",
+    "gpu_memory",
+    "gpu_memory_total",
+    "records",
+    "records_per_s",
+    "errors",
+)
 """The columns of a row that come from the last sample."""
 
 
@@ -284,6 +296,8 @@ class Job:
         rate = self.series.rate(last)
         told["cores"] = _value(last.jobs("cpu_cores"), "proc", "the first sample has no rate yet")
         told["memory"] = _value(last.jobs("rss_bytes"), "proc: sum of resident sets", "not told")
+        for kind in MEMORY_KINDS:
+            told[f"memory_{kind}"] = _value(last.jobs(f"{kind}_bytes"), "proc: part of the resident sets", "not told")
         told["memory_peak"] = _value(last.jobs("peak_rss_bytes"), "proc: sum of VmHWM", "not told")
         if not gpus:
             no_gpu = "no GPU was found through NVML"
@@ -296,6 +310,7 @@ class Job:
                 told[name] = _value(sum(values) if values else None, "nvml", "NVML does not tell")
         records = None if last.records is None else float(last.records)
         told["records"] = _value(records, "worker", "the worker does not count")
+        told["errors"] = _value(last.errors, "runner: failed requests and repetitions", "its samples do not tell")
         told["records_per_s"] = _value(rate, "worker, last 10 s", "counted between timed regions: none came in 10 s")
         return told
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from aifbench.services.monitor.jobs import STATES, Job
-from aifbench.services.monitor.series import NODE, number
+from aifbench.services.monitor.jobs import MEMORY_KINDS, STATES, Job
+from aifbench.services.monitor.series import NODES, number
 from aifbench.services.monitor.slurm import Queue
 
 KINDS = {"retrieval": "queries", "inference": "requests", "storage": "blocks"}
@@ -108,29 +108,43 @@ def _task(found: Families, job: Job, wall: float, now: float) -> None:
     kind = KINDS.get(job.benchmark or "", "records")
     text = "Work done, in units of the benchmark."
     found.counter("aif_workload_records_total", text, number(last.records), **names, kind=kind)
+    text = "Requests and repetitions that failed."
+    found.counter("aif_workload_errors_total", text, number(last.errors), **names, kind=kind)
     for role, sample in last.roles.items():
-        if role != NODE:
-            _role(found, sample, {**names, "role": role})
-    node = last.node
-    text = "Cores of the whole node that are busy."
-    found.gauge("aif_node_cpu_busy_cores", text, number(node.get("cpu_cores")), **names)
-    text = "Memory of the node that could be used without swapping."
-    found.gauge("aif_node_memory_available_bytes", text, number(node.get("memory_available_bytes")), **names)
+        there = sample.get("node")
+        here = names if there in (None, last.node.get("node")) else {**names, "node": str(there)}
+        if role in NODES:
+            _node(found, sample, here)
+        else:
+            _role(found, sample, {**here, "role": role})
     for gpu in last.gpus:
         _gpu(found, gpu, {**names, "gpu": str(gpu.get("index"))})
+
+
+def _node(found: Families, sample: dict[str, Any], names: dict[str, str]) -> None:
+    text = "Cores of the whole node that are busy."
+    found.gauge("aif_node_cpu_busy_cores", text, number(sample.get("cpu_cores")), **names)
+    text = "Memory of the node that could be used without swapping."
+    found.gauge("aif_node_memory_available_bytes", text, number(sample.get("memory_available_bytes")), **names)
+    for resource in ("cpu", "memory", "io"):
+        value = number(sample.get(f"stalled_{resource}_s"))
+        text = "Time since boot in which some process of the node waited for a resource."
+        found.counter("aif_node_pressure_stalled_seconds_total", text, value, **names, resource=resource)
 
 
 def _role(found: Families, sample: dict[str, Any], names: dict[str, str]) -> None:
     text = "CPU time of a role's processes, of ended ones too."
     found.counter("aif_task_cpu_seconds_total", text, number(sample.get("cpu_seconds")), **names)
-    text = "Memory of a role's processes: sum of resident sets."
-    found.gauge("aif_task_memory_bytes", text, number(sample.get("rss_bytes")), **names, kind="rss")
+    text = "Memory of a role's processes: sum of resident sets, which count shared pages for each process."
+    for memory in MEMORY_KINDS:
+        found.gauge("aif_task_memory_bytes", text, number(sample.get(f"{memory}_bytes")), **names, kind=memory)
     text = "Largest sum of the peaks of a role's live processes."
     found.gauge("aif_task_memory_peak_bytes", text, number(sample.get("peak_rss_bytes")), **names, source="vmhwm")
+    text = "Bytes of read and write calls on whatever (vfs), and from and to storage devices (block)."
     for direction in ("read", "write"):
-        value = number(sample.get(f"{direction}_bytes"))
-        text = "Bytes from and to storage devices."
-        found.counter("aif_task_io_bytes_total", text, value, **names, direction=direction, layer="block")
+        for layer, prefix in (("block", ""), ("vfs", "vfs_")):
+            value = number(sample.get(f"{prefix}{direction}_bytes"))
+            found.counter("aif_task_io_bytes_total", text, value, **names, direction=direction, layer=layer)
 
 
 def _gpu(found: Families, gpu: dict[str, Any], names: dict[str, str]) -> None:

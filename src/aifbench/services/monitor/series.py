@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aifbench.sampling.sampler import CLIENT_NODE, NODE
+
 RECENT = 900
 """Samples that are kept as they are: a quarter of an hour at one per second."""
 BUCKETS = 720
@@ -22,19 +24,24 @@ LONGEST_S = 1e8
 """No job runs for three years: a later time is a lie, and would hide all true ones."""
 RECORDS_WINDOW_S = 10.0
 MOST_SERIES = 128
-NODE = "node"
+NODES = (NODE, CLIENT_NODE)
 UNITS = {
     "cpu": "cores",
     "memory": "bytes",
     "read": "bytes/s",
     "write": "bytes/s",
+    "vfs_read": "bytes/s",
+    "vfs_write": "bytes/s",
     "available": "bytes",
+    "pressure": "ratio",
     "records": "1/s",
     "gpu": "ratio",
     "gpu_memory": "bytes",
     "gpu_power": "W",
 }
 """Quantities of a chart and their units. A series is named `<quantity>/<role>`."""
+_WAITS = {"CPU wait": "stalled_cpu_s", "memory wait": "stalled_memory_s", "I/O wait": "stalled_io_s"}
+"""Series of the quantity `pressure`: the part of the time in which some process of a node waited."""
 _GPU = {"gpu": "utilization", "gpu_memory": "memory_bytes", "gpu_power": "power_w"}
 
 
@@ -46,6 +53,7 @@ class Sample:
     t_s: float
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: int | None = None
+    errors: int | None = None
     step: dict[str, Any] | None = None
 
     @property
@@ -60,8 +68,8 @@ class Sample:
         return [gpu for gpu in found if isinstance(gpu, dict)] if isinstance(found, list) else []
 
     def jobs(self, column: str) -> float | None:
-        """Return the sum of a column over the roles of the batch; None when a role does not tell."""
-        values = [number(row.get(column)) for role, row in self.roles.items() if role != NODE]
+        """Return the sum of a column over the roles of the batch, on all its nodes; None when a role does not tell."""
+        values = [number(row.get(column)) for role, row in self.roles.items() if role not in NODES]
         known = [value for value in values if value is not None]
         return sum(known) if known and len(known) == len(values) else None
 
@@ -87,9 +95,9 @@ class Grouping:
             self._open = None
         if self._open is None:
             self._open = Sample(invocation, t_s)
-        records = number(row.get("records"))
         self._open.roles[role] = dict(row)
-        self._open.records = None if records is None else int(records)
+        self._open.records = _count(row.get("records"))
+        self._open.errors = _count(row.get("errors"))
         if role == NODE:
             self._open.step = row["step"] if isinstance(row.get("step"), dict) else None
             done.append(self._open)
@@ -188,11 +196,14 @@ class Series:
         values: dict[str, float] = {}
         for role, row in sample.roles.items():
             _put(values, f"cpu/{role}", row.get("cpu_cores"))
-            if role == NODE:
+            if role in NODES:
                 _put(values, f"available/{role}", row.get("memory_available_bytes"))
+                for wait, column in _WAITS.items():
+                    name = wait if role == NODE else f"{wait}, {role}"
+                    _put(values, f"pressure/{name}", _at_most(1.0, self._growth(sample, role, column)))
                 continue
             _put(values, f"memory/{role}", row.get("rss_bytes"))
-            for quantity in ("read", "write"):
+            for quantity in ("read", "write", "vfs_read", "vfs_write"):
                 _put(values, f"{quantity}/{role}", self._growth(sample, role, f"{quantity}_bytes"))
         for gpu in sample.gpus:
             for quantity, column in _GPU.items():
@@ -207,14 +218,19 @@ class Series:
         return values
 
     def _growth(self, sample: Sample, role: str, column: str) -> float | None:
-        """Return how much a total of a role grew per second since the last sample."""
+        """Return how much a total of a role grew per second since the last sample; None where that is the same one.
+
+        What a process on another node told last may stand in two samples (`sampling.beside`).
+        """
         if self.last is None:
             return None
-        now = number(sample.roles[role].get(column))
-        before = number(self.last.roles.get(role, {}).get(column))
-        if now is None or before is None or now < before:
+        row, earlier = sample.roles[role], self.last.roles.get(role, {})
+        now, before = number(row.get(column)), number(earlier.get(column))
+        taken, taken_before = number(row.get("clock_s")), number(earlier.get("clock_s"))
+        seconds = sample.t_s - self.last.t_s if taken is None or taken_before is None else taken - taken_before
+        if now is None or before is None or now < before or seconds <= 0:
             return None
-        return (now - before) / (sample.t_s - self.last.t_s)
+        return (now - before) / seconds
 
     def _bucket(self, t_s: float, row: array[float]) -> None:
         place = int(t_s // self._bucket_s)
@@ -233,6 +249,15 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value
+
+
+def _at_most(most: float, value: float | None) -> float | None:
+    return None if value is None else min(most, value)
+
+
+def _count(value: Any) -> int | None:
+    known = number(value)
+    return None if known is None else int(known)
 
 
 def _put(values: dict[str, float], name: str, value: Any) -> None:

@@ -11,23 +11,27 @@ export const CHARTS = [
   { title: "CPU in use", quantities: ["cpu"] },
   { title: "Memory of the job", quantities: ["memory"] },
   { title: "Work done", quantities: ["records"] },
-  { title: "Read from storage", quantities: ["read"] },
-  { title: "Written to storage", quantities: ["write"] },
+  { title: "Read from devices", quantities: ["read"] },
+  { title: "Written to devices", quantities: ["write"] },
+  { title: "Read by calls, pipes included", quantities: ["vfs_read"] },
+  { title: "Written by calls, pipes included", quantities: ["vfs_write"] },
   { title: "GPU in use", quantities: ["gpu"] },
   { title: "GPU memory", quantities: ["gpu_memory"] },
   { title: "GPU power", quantities: ["gpu_power"] },
   { title: "Memory available on the node", quantities: ["available"] },
+  { title: "Waiting on the node, part of the time", quantities: ["pressure"] },
 ];
 
-const ROLES = { server: "r0", worker: "r1", runner: "r2", node: "r3", workload: "r1" };
+const ROLES = { server: "r0", worker: "r1", runner: "r2", node: "r3", workload: "r1", "client-node": "s2", sampler: "s3" };
 
 export function roleClass(role) {
   if (role.startsWith("GPU ")) return `g${Number(role.slice(4)) % 4}`;
   if (role.startsWith("server-")) return `s${Number(role.slice(7)) % 4}`;
+  if (role.includes(" wait")) return `${role.includes(",") ? "s" : "g"}${["CPU", "memory", "I/O"].indexOf(role.split(" ")[0])}`;
   return ROLES[role] ?? "r3";
 }
 
-const roleText = (role) => (role === "node" ? "whole node" : role);
+const roleText = (role) => ({ node: "whole node", "client-node": "clients' whole node" }[role] ?? role);
 
 export function withUnit(value, unit) {
   if (value === null || value === undefined || Number.isNaN(value)) return "not measured";

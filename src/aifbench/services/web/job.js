@@ -67,12 +67,15 @@ export function showJob(root, id, signal) {
       ["CPU", [measured(row.cores, (value) => `${cores(value)} cores`)], ["of ", measured(row.cores_allocated, count), sourceOf(row.cores_allocated)]],
       ["Memory", [measured(row.memory, bytes)], [
         row.memory_peak.value === null ? null : `peak ${bytes(row.memory_peak.value)}${sourceOf(row.memory_peak)}`,
-        row.memory_limit.value === null ? null : `, limit ${bytes(row.memory_limit.value)}`]],
+        row.memory_limit.value === null ? null : `, limit ${bytes(row.memory_limit.value)}`,
+        row.memory_anon.value === null ? null
+          : ` · ${bytes(row.memory_anon.value)} anonymous, ${bytes(row.memory_file.value)} of files, ${bytes(row.memory_shmem.value)} shared`]],
       ["GPU", [measured(row.gpu, percent, row.state === "running" ? "not measured" : NONE)], [row.gpu_memory.value === null
         ? (row.state === "running" ? row.gpu.reason ?? null : null)
         : `${bytes(row.gpu_memory.value)} of ${row.gpu_memory_total.value === null ? NONE : bytes(row.gpu_memory_total.value)}`]],
       ["Records", [measured(row.records_per_s, (value) => `${rate(value)}/s`)], [
-        row.records.value === null ? null : `${count(row.records.value)} in all`]],
+        row.records.value === null ? null : `${count(row.records.value)} in all`,
+        row.errors.value ? `, ${count(row.errors.value)} failed` : null]],
     ];
     facts.replaceChildren(...tiles.map(([name, value, more]) => (
       el("div", {}, el("dt", {}, name), el("dd", {}, ...value), el("dd", { class: "more" }, ...more)))));
@@ -197,7 +200,7 @@ function sourceOf(told) {
 
 function emptySeries(name, length) {
   const [quantity, ...role] = name.split("/");
-  const units = { cpu: "cores", memory: "bytes", available: "bytes", read: "bytes/s", write: "bytes/s", records: "1/s", gpu: "ratio", gpu_memory: "bytes", gpu_power: "W" };
+  const units = { cpu: "cores", memory: "bytes", available: "bytes", read: "bytes/s", write: "bytes/s", vfs_read: "bytes/s", vfs_write: "bytes/s", pressure: "ratio", records: "1/s", gpu: "ratio", gpu_memory: "bytes", gpu_power: "W" };
   const column = () => new Array(length).fill(null);
   return { name, quantity, role: role.join("/"), unit: units[quantity] ?? "", values: column(), low: column(), high: column() };
 }

@@ -86,7 +86,8 @@ function activeCells(row) {
       : el("small", { title: row.memory_peak.source }, `peak ${bytes(row.memory_peak.value)}, VmHWM`)],
     [measured(row.gpu, percent, row.active && row.state === "running" ? "not measured" : NONE), row.gpu_memory.value === null ? null
       : el("small", {}, `${bytes(row.gpu_memory.value)} of ${measuredText(row.gpu_memory_total, bytes)}`)],
-    [measured(row.records_per_s, rate), row.records.value === null ? null : el("small", {}, `${count(row.records.value)} in all`)],
+    [measured(row.records_per_s, rate), row.records.value === null ? null
+      : el("small", {}, `${count(row.records.value)} in all${row.errors.value ? `, ${count(row.errors.value)} failed` : ""}`)],
   ];
 }
 
