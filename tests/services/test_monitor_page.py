@@ -86,7 +86,8 @@ def visit(browser, world):
         page.goto(f"{base}#token={world.server.token()}")
         page.locator("nav a").first.wait_for()
         page.evaluate("(rest) => { location.hash = `#/monitor${rest}`; }", rest)
-        page.locator("[data-shown=job]" if rest else "[data-shown=jobs]").wait_for()
+        one = rest and not rest.startswith("/run/")
+        page.locator("[data-shown=job]" if one else "[data-shown=jobs]").wait_for()
         return page
 
     yield visit
@@ -243,11 +244,40 @@ def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
     assert page.locator(".chart .cursor[visibility=visible]").count() == page.locator(".chart").count()
 
 
+def test_the_table_of_one_run(visit, world):
+    page = visit("/run/disk")
+    assert page.locator("h1").inner_text() == "Jobs of disk"
+    active = page.locator("section[aria-label=Active] tbody tr")
+    active.nth(3).wait_for()
+    assert {text.split("\n")[1] for text in active.all_inner_texts()} == {"campaign disk"}
+    world.chat.sample(61.0, records=999)  # of another run: the row of it must not appear
+    world.disk.sample(61.0, records=7777)
+    line(page, "storage-target").get_by_text("7\u202f777 in all").wait_for()
+    assert active.count() == 4
+    page.get_by_role("link", name="All jobs").click()
+    line(page, "inference-ollama").wait_for()
+    page.evaluate("() => { location.hash = '#/monitor/run/nobody'; }")
+    page.get_by_text("No job of this run is active").wait_for()
+
+
+def test_a_job_page_tells_memory_by_kind_waiting_and_failures(visit, world):
+    page = visit()
+    open_job(page, "storage-target")
+    memory = page.locator(".tiles div", has_text="Memory")
+    assert "50.0 MiB anonymous, 40.0 MiB of files, 10.0 MiB shared" in memory.inner_text()
+    waiting = page.locator(".chart", has_text="Waiting on the node").locator(".value").inner_text()
+    assert waiting == "CPU wait 25 %, memory wait 0 %, I/O wait 50 %"
+    records = page.locator(".tiles div", has_text="Records")
+    assert "failed" not in records.inner_text()
+    world.disk.sample(61.0, records=6100, errors=12)
+    records.get_by_text("12 failed").wait_for()
+
+
 def test_gpus_have_their_charts(visit):
     page = visit()
     open_job(page, "inference-ollama")
     titles = page.locator(".chart h3").all_inner_texts()
-    assert titles[-4:-1] == ["GPU in use", "GPU memory", "GPU power"]
+    assert [title for title in titles if title.startswith("GPU")] == ["GPU in use", "GPU memory", "GPU power"]
     values = page.locator(".chart", has_text="GPU power").locator(".value").inner_text()
     assert values == "GPU 0 300 W, GPU 1 300 W"
 

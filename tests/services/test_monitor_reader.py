@@ -644,7 +644,7 @@ def test_a_plan_of_old_is_not_pending(reader, clock, tmp_path):
         os.utime(path, (1e9, 1e9))
     step(reader, clock)
     assert row(reader)["state"] == "not-started"
-    assert reader.listed("active", 10) == []
+    assert reader.listed("active", 10)[0] == []
 
 
 @pytest.mark.parametrize(

@@ -259,9 +259,10 @@ def test_a_thousand_runs_are_rebuilt(tmp_path):
     reader = Reader(results)
     reader.poll()
     assert len(reader.rows) == 1000
-    active = reader.listed("active", 10)
+    active, total = reader.listed("active", 10)
     assert sorted(row["records"]["value"] for row in active) == [float(number) for number in range(0, 1000, 100)]
-    assert len(reader.listed("ended", 50)) == 50
+    assert len(reader.listed("ended", 50)[0]) == 50
+    assert total == 1000
     assert sum(row["state"] == "partial" for row in reader.rows) == len(
         [n for n in range(1000) if n % 100 and not n % 7]
     )

@@ -356,14 +356,18 @@ class Reader:
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
-    def listed(self, state: str, most: int) -> list[dict[str, Any]]:
-        """Return the rows of the jobs that are `active`, have `ended`, or `all`; `most` of the last two."""
-        rows = self.rows
+    def listed(self, state: str, most: int, run: str | None = None) -> tuple[list[dict[str, Any]], int]:
+        """Return the rows of the jobs that are `active`, have `ended`, or `all`, and how many jobs there are in all.
+
+        `most` of those that are not active, the newest; of one run (campaign) when it is named.
+        """
+        rows = [row for row in self.rows if run is None or row["campaign"] == run]
         active = [row for row in rows if row["active"]]
         ended = [row for row in rows if not row["active"] and row["state"] != "not-started"]
         ended.sort(key=lambda row: row["ended_at"] or row["started_at"] or "", reverse=True)
         waiting = [row for row in rows if row["state"] == "not-started"]
-        return {"active": active, "ended": ended[:most], "all": [*active, *ended[:most], *waiting[:most]]}[state]
+        found = {"active": active, "ended": ended[:most], "all": [*active, *ended[:most], *waiting[:most]]}
+        return found[state], len(rows)
 
     def detail(self, id: str) -> dict[str, Any] | None:
         """Return all that is known of a job but its samples: the row, phases as bands, facts. None: no such job."""

@@ -103,14 +103,17 @@ class MonitorService(Service):
         async def jobs(
             state: Annotated[Literal["active", "ended", "all"], Query(description="which jobs")] = "active",
             most: Annotated[int, Query(ge=1, le=1000, description="of those that are not active, the newest")] = 50,
+            run: Annotated[
+                str | None, Query(max_length=200, description="only the jobs of this run (campaign)")
+            ] = None,
         ) -> dict[str, Any]:
             """The jobs (batches of campaigns), with what they use and how far they are."""
             _check_read(reader)
             queue = reader.queue
             slurm = {"problem": queue.problem, "failures": queue.failures} if queue.calls else None
-            total = len(reader.rows)
+            listed, total = reader.listed(state, most, run)
             return {
-                "jobs": reader.listed(state, most),
+                "jobs": listed,
                 "total": total,
                 "slurm": slurm,
                 "problem": self._problem,

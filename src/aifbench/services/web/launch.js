@@ -537,7 +537,7 @@ class RunTable {
     row.report = el("button", { type: "button", "aria-label": `open the report of ${run.id}`, onclick: () => openReport(run.id) }, "Report");
     row.cancel = el("button", { type: "button", class: "danger", "aria-label": `cancel ${run.id}`, onclick: () => this.confirm(row.run) }, "Cancel");
     const what = run.benchmarks?.join(", ") ?? "";
-    row.watch = el("a", { href: "#/monitor", "aria-label": `watch ${run.id}` }, "Watch");
+    row.watch = el("a", { href: `#/monitor/run/${run.id}`, "aria-label": `watch ${run.id}` }, "Watch");
     row.node = el("tr", { "data-run": run.id }, el("td", {}, row.state),
       el("th", { scope: "row" }, run.id, el("small", {}, [what, run.profile, run.launched ? "" : "started by hand"].filter(Boolean).join(" · ")), row.message),
       row.begun, row.progress, row.counts, el("td", { class: "actions" }, row.watch, row.report, row.cancel));

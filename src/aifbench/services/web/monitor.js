@@ -1,4 +1,5 @@
-// The tab Monitor: which job uses how much, and how far it is. `#/monitor` is the table, `#/monitor/<id>` one job.
+// The tab Monitor: which job uses how much, and how far it is. `#/monitor` is the table, `#/monitor/run/<run>` that of
+// one run, `#/monitor/<id>` one job.
 
 import { api, bytes, duration, el, moment, NONE, stream, visible } from "./common.js";
 import { showJob } from "./job.js";
@@ -8,7 +9,9 @@ let last = ""; // the job that was open: its link gets the focus when the table 
 
 export function mount(root, rest) {
   const ending = new AbortController();
-  if (rest) {
+  if (rest.startsWith("run/")) {
+    showJobs(root, ending.signal, rest.slice(4));
+  } else if (rest) {
     last = rest;
     showJob(root, rest, ending.signal);
   } else {
@@ -191,7 +194,7 @@ export function connection(onAgain) {
   };
 }
 
-function showJobs(root, signal) {
+function showJobs(root, signal, run = null) {
   const rows = new Map();
   const link = connection(() => load());
   const summary = el("p", { class: "faint" });
@@ -200,13 +203,18 @@ function showJobs(root, signal) {
   const active = new Rows("Active jobs", HEAD, activeCells);
   const ended = new Rows("Recently ended jobs", ENDED_HEAD, endedCells);
   const waiting = new Rows("Planned jobs", ENDED_HEAD.slice(0, 2), (row) => endedCells(row).slice(0, 2));
-  const none = el("p", { class: "empty", hidden: true },
-    "No job is active. Start one in the tab Launch, or with snakemake in a terminal: it appears here by itself.");
+  const none = el("p", { class: "empty", hidden: true }, run === null
+    ? "No job is active. Start one in the tab Launch, or with snakemake in a terminal: it appears here by itself."
+    : "No job of this run is active. A run that was just launched appears here once it is planned.");
   const noneEnded = el("p", { class: "empty", hidden: true }, "No job has ended yet.");
   const more = el("p", { class: "help", hidden: true });
   const planned = el("details", { hidden: true }, el("summary", {}), waiting.node);
+  if (run !== null) {
+    document.title = `${run} · Monitor · aifbench`;
+    root.append(el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")));
+  }
   root.append(
-    el("div", { class: "tools" }, el("h1", {}, "Jobs"), summary, el("span", { class: "push" }, link.node)),
+    el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, el("span", { class: "push" }, link.node)),
     said, problem,
     el("section", { "aria-label": "Active" }, el("h2", {}, "Active"), active.node, none),
     el("section", { "aria-label": "Recently ended" }, el("h2", {}, "Recently ended"), ended.node, noneEnded, more, planned),
@@ -233,7 +241,7 @@ function showJobs(root, signal) {
     ended.node.hidden = !over.length;
     noneEnded.hidden = over.length > 0;
     more.hidden = total <= all.length;
-    more.textContent = `${count(total)} jobs are known in all; older ones are in the reports of their campaigns.`;
+    more.textContent = `${count(total)} jobs are known in all${run === null ? "; older ones are in the reports of their campaigns" : ""}.`;
     planned.hidden = !idle.length;
     planned.firstChild.textContent = `Planned, and not started: ${idle.length}`;
     const number = (state) => running.filter((row) => row.state === state).length;
@@ -260,8 +268,9 @@ function showJobs(root, signal) {
     let unknown = false;
     for (const change of data.jobs) {
       const before = rows.get(change.id);
-      if (!before && change.batch === undefined) { unknown = true; continue; }
+      if (!before && change.batch === undefined) { unknown = unknown || run === null; continue; }
       const row = { ...before, ...change };
+      if (run !== null && row.campaign !== run) continue;
       rows.set(row.id, row);
       announce(before, row);
     }
@@ -272,7 +281,7 @@ function showJobs(root, signal) {
 
   async function load() {
     if (loading) { again = true; return; }
-    loading = api(`jobs?state=all&most=${SHOWN_ENDED}`, { signal });
+    loading = api(`jobs?state=all&most=${SHOWN_ENDED}${run === null ? "" : `&run=${encodeURIComponent(run)}`}`, { signal });
     try {
       const found = await loading;
       rows.clear();
