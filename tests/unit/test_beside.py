@@ -104,7 +104,9 @@ def test_the_newest_line_counts_until_it_is_three_seconds_old(tmp_path, clock):
     assert [one["cpu_seconds"] for one in beside.rows()] == [2.0, 51.0]
     clock[0] += 0.2
     assert [one["cpu_seconds"] for one in beside.rows()] == [None]
+    append(path, row("worker", 2.5))
     beside.leave()
+    assert [one["cpu_seconds"] for one in beside.rows()] == [2.5]  # its last words, once
     assert beside.rows() == []
 
 

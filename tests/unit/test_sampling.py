@@ -180,6 +180,15 @@ def test_memory_is_told_by_kind(tmp_path):
     assert found.shmem_bytes == 20 << 20
 
 
+def test_a_process_that_has_ended_and_is_not_waited_for_has_no_memory():
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as child:
+        child.stdout.read()
+        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        found = with_details(scan_processes()[child.pid])
+    assert (found.rss_bytes, found.anon_bytes, found.file_bytes, found.shmem_bytes) == (0, 0, 0, 0)
+
+
 def test_what_one_process_does_not_tell_is_not_known_of_the_role():
     told = Process((20, 1), 10, 1.0, 10, anon_bytes=6, file_bytes=3, shmem_bytes=1)
     silent = Process((21, 1), 20, 1.0, 10)

@@ -59,27 +59,32 @@ class Beside:
             self._node = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the newest rows. When none is newer than three seconds, the worker's is all null while it runs."""
+        """Return the newest rows. When none is newer than three seconds, the worker's is all null.
+
+        When the worker has ended, what it told last is returned once.
+        """
         with self._lock:
-            self._read()
-            if time.monotonic() - self._seen <= STALE_S:
+            new = self._read()
+            if new or (self._node is not None and time.monotonic() - self._seen <= STALE_S):
                 return self._rows
             return [] if self._node is None else [{**ROLE_UNKNOWN, "node": self._node, "role": "worker"}]
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read what has come, and return whether there was a whole line."""
         try:
             if self._path is None:
-                return
+                return False
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
-            return
+            return False
         whole = data[: data.rfind(b"\n") + 1]
         if whole:
             self._offset += len(whole)
             self._seen = time.monotonic()
             self._rows = [self._going_on(row) for row in orjson.loads(whole.splitlines()[-1])]
+        return bool(whole)
 
     def _going_on(self, row: dict[str, Any]) -> dict[str, Any]:
         known = [name for name in _TOTALS if row[name] is not None]

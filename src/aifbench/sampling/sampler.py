@@ -402,12 +402,15 @@ def with_details(process: Process) -> Process:
     pid = process.identity[0]
     io = dict(line.split(": ", 1) for line in (_text(f"/proc/{pid}/io") or "").splitlines())
     status = _text(f"/proc/{pid}/status") or ""
+    none = (
+        None if process.rss_bytes else 0
+    )  # a process that has ended and is not waited for has no memory, and no lines
     return replace(
         process,
         peak_rss_bytes=_kilobytes(status, "VmHWM:") or 0,
-        anon_bytes=_kilobytes(status, "RssAnon:"),
-        file_bytes=_kilobytes(status, "RssFile:"),
-        shmem_bytes=_kilobytes(status, "RssShmem:"),
+        anon_bytes=_kilobytes(status, "RssAnon:", none),
+        file_bytes=_kilobytes(status, "RssFile:", none),
+        shmem_bytes=_kilobytes(status, "RssShmem:", none),
         read_bytes=int(io["read_bytes"]) if io else None,
         write_bytes=int(io["write_bytes"]) if io else None,
         vfs_read_bytes=int(io["rchar"]) if io else None,
@@ -438,11 +441,11 @@ def stalled_s(resource: str) -> float | None:
     return None
 
 
-def _kilobytes(text: str, key: str) -> int | None:
+def _kilobytes(text: str, key: str, missing: int | None = None) -> int | None:
     for line in text.splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
-    return None
+    return missing
 
 
 def _text(path: str) -> str | None:
