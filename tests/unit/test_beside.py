@@ -97,14 +97,14 @@ def test_the_newest_line_counts_until_it_is_three_seconds_old(tmp_path, clock):
     assert (unknown["role"], unknown["node"], unknown["cpu_seconds"]) == ("worker", "n2", None)
     append(path, row("worker", 1.0), row("client-node", 50.0))
     append(path, row("worker", 2.0), row("client-node", 51.0))
-    with path.open("ab") as file:
-        file.write(b"[{torn")
     assert [one["cpu_seconds"] for one in beside.rows()] == [2.0, 51.0]
     clock[0] += 2.9
     assert [one["cpu_seconds"] for one in beside.rows()] == [2.0, 51.0]
     clock[0] += 0.2
     assert [one["cpu_seconds"] for one in beside.rows()] == [None]
     append(path, row("worker", 2.5))
+    with path.open("ab") as file:
+        file.write(b"[{torn")
     beside.leave()
     assert [one["cpu_seconds"] for one in beside.rows()] == [2.5]  # its last words, once
     assert beside.rows() == []

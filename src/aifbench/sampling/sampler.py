@@ -402,9 +402,8 @@ def with_details(process: Process) -> Process:
     pid = process.identity[0]
     io = dict(line.split(": ", 1) for line in (_text(f"/proc/{pid}/io") or "").splitlines())
     status = _text(f"/proc/{pid}/status") or ""
-    none = (
-        None if process.rss_bytes else 0
-    )  # a process that has ended and is not waited for has no memory, and no lines
+    # Of a process that has ended and is not waited for, no line of memory is left.
+    none = 0 if status and not process.rss_bytes else None
     return replace(
         process,
         peak_rss_bytes=_kilobytes(status, "VmHWM:") or 0,
