@@ -27,7 +27,7 @@ const ROLES = { server: "r0", worker: "r1", runner: "r2", node: "r3", workload: 
 export function roleClass(role) {
   if (role.startsWith("GPU ")) return `g${Number(role.slice(4)) % 4}`;
   if (role.startsWith("server-")) return `s${Number(role.slice(7)) % 4}`;
-  if (role.includes(" wait")) return `${role.includes(",") ? "s" : "g"}${["CPU", "memory", "I/O"].indexOf(role.split(" ")[0])}`;
+  if (role.includes(" wait")) return `${role.includes(",") ? "r" : "g"}${["CPU", "memory", "I/O"].indexOf(role.split(" ")[0])}`;
   return ROLES[role] ?? "r3";
 }
 
