@@ -1,4 +1,4 @@
-"""Every test runs with the repository's root as its working folder; at the end, what ran and what did not, by part."""
+"""Every test runs with the repository's root as its working folder; at the end, what ran and how long, by part."""
 
 from collections import Counter
 from pathlib import Path
@@ -28,12 +28,13 @@ def browser():
 
 
 def pytest_terminal_summary(terminalreporter):
-    ran, left_out = Counter(), Counter()
+    ran, left_out, seconds = Counter(), Counter(), Counter()
     for outcome, reports in terminalreporter.stats.items():
         for report in reports:
             if not hasattr(report, "nodeid") or not report.nodeid.startswith("tests/"):
                 continue
             part = report.nodeid.split("/")[1]
+            seconds[part] += report.duration
             if outcome in {"passed", "failed", "error", "xfailed", "xpassed"} and report.when == "call":
                 ran[part] += 1
             elif outcome == "skipped":
@@ -42,4 +43,5 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("which parts ran")
     for part in sorted({*ran, *(part for part, _ in left_out)}):
         why = "; ".join(f"{count} not: {reason}" for (of, reason), count in left_out.items() if of == part)
-        terminalreporter.write_line(f"{part:<10} {ran[part]:>4} ran{f', {why}' if why else ''}")
+        took = f"{ran[part]:>4} ran in {seconds[part]:.0f} s"
+        terminalreporter.write_line(f"{part:<10} {took}{f', {why}' if why else ''}")
