@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from aifbench.load.calibrate import stamps_and_truth
 from aifbench.load.client import StreamingClient
-from aifbench.load.events import sse
-from aifbench.load.http import Target, body_pieces
+from aifbench.load.http import Target
 
 TTFT_MS, GAP_MS, TOKENS = 100.0, 20.0, 32
 ANSWER_S = (TTFT_MS + (TOKENS - 1) * GAP_MS) / 1e3
@@ -214,14 +214,7 @@ def _our_child(url: str, streams: int, requests: int, out: Path) -> None:
     records = []
     for exchange in load.exchanges:
         assert exchange.send_ns is not None
-        stamps, truth = [], None
-        for event in sse(body_pieces(exchange.pieces)[1]):
-            if event.data == b"[DONE]":
-                continue
-            value = orjson.loads(event.data)
-            truth = value.get("planted", truth)
-            if value["choices"] and value["choices"][0]["delta"].get("content"):
-                stamps.append(event.stamp_ns)
+        stamps, truth = stamps_and_truth(exchange)
         if exchange.error or truth is None:
             continue
         gaps = np.diff(stamps) / 1e6

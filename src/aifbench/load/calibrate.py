@@ -97,19 +97,24 @@ def ladder(clients: int, seed: int) -> Iterator[dict[str, Any]]:
             return
 
 
-def exchange_errors(exchange: Exchange) -> tuple[int, NDArray[np.int64]] | None:
-    """Return (error of the time to first token, errors of the gaps) of one answer in ns, or None if it failed."""
-    if exchange.error or exchange.status != 200 or exchange.send_ns is None or exchange.sent_ns is None:
-        return None
-    _, body = body_pieces(exchange.pieces)
+def stamps_and_truth(exchange: Exchange) -> tuple[list[int], dict[str, Any] | None]:
+    """Return the stamps of the tokens of one answer of the planted server in ns, and what it says that it did."""
     stamps, truth = [], None
-    for event in sse(body):
+    for event in sse(body_pieces(exchange.pieces)[1]):
         if event.data == b"[DONE]":
             continue
         value = orjson.loads(event.data)
         truth = value.get("planted", truth)
         if value["choices"] and value["choices"][0]["delta"].get("content"):
             stamps.append(event.stamp_ns)
+    return stamps, truth
+
+
+def exchange_errors(exchange: Exchange) -> tuple[int, NDArray[np.int64]] | None:
+    """Return (error of the time to first token, errors of the gaps) of one answer in ns, or None if it failed."""
+    if exchange.error or exchange.status != 200 or exchange.send_ns is None or exchange.sent_ns is None:
+        return None
+    stamps, truth = stamps_and_truth(exchange)
     if truth is None or len(truth["written_ns"]) != len(stamps):
         return None
     written = np.array(truth["written_ns"], dtype=np.int64)
