@@ -384,12 +384,15 @@ def job() -> dashboard.Dashboard:
             number("Age of the last sample", f"max(aif_task_sample_age_seconds{{{this}}})", "s", steps=bad_above(10))
         )
         .with_panel(number("Stalled", f"max(aif_task_stalled{{{this}}})", steps=bad_above(1)))
-        .with_panel(number("Failed", f"sum(aif_workload_errors_total{{{this}}})", text="Requests and repetitions."))
         .with_panel(
             chart(
                 "Records per second",
                 "cps",
                 prom(f"sum by (kind) (rate(aif_workload_records_total{{{this}}}[$__rate_interval]))", "{{kind}}"),
+                prom(
+                    f"sum by (kind) (rate(aif_workload_errors_total{{{this}}}[$__rate_interval]))",
+                    "{{kind}} and repetitions that failed",
+                ),
             )
         )
         .with_panel(

@@ -60,11 +60,11 @@ def serve(results: Path, folder: Path, say: Callable[[str], None]) -> None:
     finally:
         os.umask(before)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    say(f"on your own machine:  ssh -N -L 8080:{path} {os.environ.get('USER', 'you')}@{socket.gethostname()}")
-    say("                      (with the options and the address that you log in with, such as -p 8822)")
-    say("then open:            http://localhost:8080/report/index.html")
-    say("Ctrl-C ends it.")
     try:
+        say(f"on your own machine:  ssh -N -L 8080:{path} {os.environ.get('USER', 'you')}@{socket.gethostname()}")
+        say("                      (with the options and the address that you log in with, such as -p 8822)")
+        say("then open:            http://localhost:8080/report/index.html")
+        say("Ctrl-C ends it.")
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
         say("ended")

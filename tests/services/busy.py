@@ -85,6 +85,7 @@ def busy_batch(results: Path, run: str, monkeypatch) -> Iterator[str]:
         time.monotonic_ns(),
         lambda: {"runner": os.getpid()},
         lambda: next(blocks),
+        errors=lambda: 1,
         step=lambda: {"phase": "measure", "case": case.id, "repetition": 1, "since_s": 1.0, "expected_s": 60.0},
         interval_s=0.5,
     )

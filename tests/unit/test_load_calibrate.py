@@ -1,5 +1,7 @@
 """The instrument's own error: the arithmetic by hand, and the truth that the planted server tells."""
 
+import time
+
 import httpx
 import numpy as np
 import orjson
@@ -102,6 +104,9 @@ def test_the_planted_server_keeps_the_truth_that_it_tells(tmp_path) -> None:
             events = [orjson.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
             told.append(events[-1]["planted"])
         client.get("/health")  # an answer without a body has no messages
+        end = time.monotonic() + 10
+        while log.read_bytes().count(b"\n") < 3 and time.monotonic() < end:  # a line is written after its answer
+            time.sleep(0.01)
     lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
     assert [{"received_ns": line["received_ns"], "written_ns": line["written_ns"]} for line in lines[:2]] == told
     assert [line["request_id"] for line in lines] == ["r0", "r1", None]
