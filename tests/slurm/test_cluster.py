@@ -248,7 +248,10 @@ def test_scancel_of_a_running_batch(campaign: Campaign) -> None:
 
 def test_the_time_limit(campaign: Campaign) -> None:
     suite = {**FILES, "repetitions": 150}
-    process = campaign.start(campaign.write(suite), "--set-resources", "storage_batch:runtime=1", "--retries", "0")
+    # Looks at the job come after 1, 11, 21, 31 and 41 s more: the fifth soon after Slurm has ended it, at about 90 s.
+    looks = ["--slurm-init-seconds-before-status-checks", "1"]
+    limit = ["--set-resources", "storage_batch:runtime=1", "--retries", "0"]
+    process = campaign.start(campaign.write(suite), *limit, *looks)
     job = campaign.wait_for_records(2)
     wait_for(lambda: campaign.statuses()[0] == "timeout", 150)
     assert process.wait(120) == 1
