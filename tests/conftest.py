@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
     ran, left_out, seconds = Counter(), Counter(), Counter()
     for outcome, reports in terminalreporter.stats.items():
         for report in reports:
-            if not hasattr(report, "nodeid") or not report.nodeid.startswith("tests/"):
+            if not isinstance(report, pytest.TestReport) or not report.nodeid.startswith("tests/"):
                 continue
             part = report.nodeid.split("/")[1]
             seconds[part] += report.duration
