@@ -264,6 +264,25 @@ def test_a_killed_snakemake_is_a_failed_run(server):
 
 
 @pytest.mark.slow
+def test_a_batch_that_outlives_its_workflow_is_running_counts_and_can_be_cancelled(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    folder = server.results / run / "launch"
+    for name in ("keeper", "process"):
+        os.kill(read(folder / f"{name}.json")["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while "workflow that was launched has ended" not in (found := show(server, run))["message"]:
+        assert time.monotonic() < deadline, found
+    assert found["state"] == "running"
+    reason = expect_ko(launch(server), 409, "queue_full")
+    assert reason["hint"] == f"wait for {run}, or cancel it"
+    assert server.post(f"/api/v1/runs/{run}:cancel", b"").json()["run"]["state"] == "cancelling"
+    wait_for(server, run, "cancelled")
+    assert processes_of(server.results / run) == set()
+    expect_ko(server.post(f"/api/v1/runs/{run}:cancel", b""), 409, "not_active")
+
+
+@pytest.mark.slow
 def test_the_same_key_fifty_times_in_parallel_is_one_run(server):
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: launch(server, key="the-same-key"), range(50)))

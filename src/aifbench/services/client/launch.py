@@ -32,7 +32,7 @@ from aifbench.services.client.identity import alive, identity, read, write
 from aifbench.services.client.keeper import STEPS, cancel_left, end_group
 from aifbench.services.client.reasons import refuse
 from aifbench.services.client.request import LaunchRequest
-from aifbench.services.client.runs import ACTIVE, Runs, tail
+from aifbench.services.client.runs import ACTIVE, Runs, owners, tail
 from aifbench.services.client.slurm import left_jobs
 from aifbench.services.settings import private_folder
 
@@ -101,8 +101,7 @@ class Launcher:
             raise refuse("not_active", f"{run} was started by hand", hint="end it where it was started (Ctrl-C)")
         if shown["state"] not in ACTIVE and not (shown["state"] == "failed" and left_jobs(_text(folder))):
             raise refuse("not_active", f"{run} has ended: {shown['state']}")
-        with contextlib.suppress(FileExistsError):
-            write(folder / "cancel.json", {"at": _now(), "by": identity(os.getpid())}, new=True)
+        write(folder / "cancel.json", {"at": _now(), "by": identity(os.getpid())})
         if alive(read(folder / "keeper.json")) is False:
             process = read(folder / "process.json")
             threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
@@ -235,13 +234,18 @@ def _text(folder: Path) -> str:
 
 
 def _end_without_keeper(folder: Path, process: dict[str, Any] | None) -> None:
-    """End a run whose keeper was killed."""
+    """End a run whose keeper has ended: its workflow, batches on this machine that outlived it, jobs in Slurm."""
     for number, seconds in STEPS:
-        if process is None or alive(process) is not True:
+        measuring = owners(folder.parent)
+        if alive(process) is not True and not measuring:
             break
-        end_group(process["pid"], number)
+        if process is not None and alive(process):
+            end_group(process["pid"], number)
+        for pid in measuring:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         deadline = time.monotonic() + seconds
-        while alive(process) and time.monotonic() < deadline:
+        while (alive(process) or owners(folder.parent)) and time.monotonic() < deadline:
             time.sleep(0.1)
     cancel_left(folder)
 

@@ -34,6 +34,7 @@ ACTIVE = frozenset({"queued", "running", "cancelling"})
 TAIL_BYTES = 8192
 CHATTER = ("Elapsed time:", "Complete log(s):", "Select jobs", "Execute ", "[")
 """How lines of Snakemake begin that tell nothing about a run."""
+CANCELLING = "its jobs are being ended"
 COUNT_AGAIN_S = 5.0
 CHECKING_S = 600.0
 """Longest time between the request of a run and its start; after it nobody is at it any more."""
@@ -160,32 +161,35 @@ class Runs:
         """Return the state of a launched run and a line about it."""
         launch = folder / "launch"
         ended, cancelled = read(launch / "exit.json"), (launch / "cancel.json").exists()
-        if ended is not None:
-            return self._ended(folder, ended.get("code"), cancelled)
         keeper = read(launch / "keeper.json")
         lives = [alive(keeper), alive(read(launch / "process.json"))]
-        if True in lives or None in lives:
-            state: State = "cancelling" if cancelled else "running" if _has_begun(folder) else "queued"
-            return state, _last_line(launch / "snakemake.log")
-        ended = read(launch / "exit.json")  # it may have ended between two looks
+        if ended is None and (True in lives or None in lives):
+            if cancelled:
+                return "cancelling", CANCELLING
+            return "running" if _has_begun(folder) else "queued", _last_line(launch / "snakemake.log")
+        if owners(folder):  # its workflow was killed, or it went on by hand
+            return _measures_on(launch)
+        ended = ended or read(launch / "exit.json")  # it may have ended between two looks
         if ended is not None:
             return self._ended(folder, ended.get("code"), cancelled)
         return _without_end(folder, request, keeper is not None, cancelled)
 
     def _ended(self, folder: Path, code: int | None, cancelled: bool) -> tuple[State, str]:
         said = _last_line(folder / "launch" / "snakemake.log")
-        if code == 0:
-            return "ended", said
-        if cancelled:
-            return "cancelled", said
         counts = self._count(folder, active=False)
         whole = counts is not None and counts["missing"] == 0
-        if code is not None and code < 0:
-            said = f"ended by signal {-code}; its jobs may still be in the queue: cancel removes them"
-        return ("ended" if whole else "failed"), said
+        if code == 0 or (whole and not cancelled):
+            return "ended", said
+        if cancelled:
+            return "cancelled", "what it has measured stays"
+        if counts is None:
+            return "failed", said
+        left = f"{counts['missing']} of {sum(counts.values())} cases are not measured"
+        how = f"its workflow was ended by signal {-code}; " if code is not None and code < 0 else ""
+        return "failed", f"{how}{left}"
 
     def _by_hand(self, folder: Path) -> tuple[State, str]:
-        if any(_owner_lives(path) for path in folder.glob("batches/*/owner.lock")):
+        if owners(folder):
             return "running", "started by hand"
         if (folder / "gate.txt").is_file():
             return "ended", "started by hand"
@@ -207,6 +211,14 @@ class Runs:
         with self._lock:
             self._counts[folder.name] = time.monotonic(), signature, counts
         return counts
+
+
+def _measures_on(launch: Path) -> tuple[State, str]:
+    """Return the state of a run whose workflow has ended while a batch of it measures on this machine."""
+    asked, ended = _changed(launch / "cancel.json"), _changed(launch / "exit.json")
+    if asked is not None and (ended is None or asked > ended):
+        return "cancelling", CANCELLING
+    return "running", "a batch of it measures, though the workflow that was launched has ended"
 
 
 def _without_end(folder: Path, request: dict[str, Any], started: bool, cancelled: bool) -> tuple[State, str]:
@@ -311,14 +323,26 @@ def _signature(folder: Path) -> list[tuple[str, int, int]]:
     return found
 
 
-def _owner_lives(lock: Path) -> bool:
-    """Return whether the process that holds a batch lives on this host."""
+def owners(folder: Path) -> list[int]:
+    """Return the pids of the processes on this machine that measure batches of a run now."""
+    return [pid for lock in folder.glob("batches/*/owner.lock") if (pid := _owner(lock)) is not None]
+
+
+def _owner(lock: Path) -> int | None:
     try:
         owner = orjson.loads(lock.read_bytes())
         stat = Path(f"/proc/{owner['pid']}/stat").read_text()
-    except (OSError, orjson.JSONDecodeError):
-        return False
-    return bool(os.uname().nodename == owner["host"] and stat.rsplit(")", 1)[1].split()[19] == owner["started"])
+        lives = os.uname().nodename == owner["host"] and stat.rsplit(")", 1)[1].split()[19] == owner["started"]
+        return int(owner["pid"]) if lives else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _time(path: Path) -> str | None:
