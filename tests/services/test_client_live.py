@@ -198,7 +198,35 @@ def test_report_by_ticket(server):
     wait_for(server, run, "ended")
     path = server.post(f"/api/v1/runs/{run}:ticket", b"", token="read").json()["path"]
     assert server.get(path, token=None).status == 200
-    assert server.get(path[:-1] + ("A" if path[-1] != "A" else "B"), token=None).status == 401
+    base, ticket = path.removesuffix("/report/index.html").rsplit("/", 1)
+    assert server.get(f"{base}/{'A' * len(ticket)}/report/index.html", token=None).status == 401
+
+    def get(rest, **headers):
+        return server.get(f"{base}/{ticket}/{rest}", token=None, headers=headers)
+
+    # What the report links to, by a click in its sandbox: the browser says that it navigates from elsewhere.
+    click = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    (batch,) = [folder.name for folder in (server.results / run / "batches").iterdir()]
+    record = get(f"batches/{batch}/batch.json", **click)
+    assert (record.status, record.json()["batch"]) == (200, batch)
+    assert record.headers["content-type"] == "application/json"
+    assert record.headers["content-security-policy"].startswith("sandbox;")
+    log = get(f"batches/{batch}/log.jsonl", **click)
+    assert log.headers["content-type"] == "text/plain; charset=utf-8"
+    assert log.body == (server.results / run / "batches" / batch / "log.jsonl").read_bytes()
+    assert get("report/figures/resources.svg", **click).headers["content-type"] == "image/svg+xml"
+    assert get("cases.csv").body.startswith(b"case,")
+    folder = get(f"batches/{batch}/", **click)
+    assert b'<a href="cases.jsonl">cases.jsonl</a>' in folder.body
+    assert b"tables" not in get("batches/").body
+    # Not how it was launched, nothing by a link, nothing above; and a page's scripts still may not ask.
+    (server.results / run / "batches" / "away").symlink_to("/etc")
+    for rest in ("launch/request.json", "launch/", "", "/", "batches/away/passwd", "batches/../launch/request.json",
+                 f"batches/{batch}", "batches/%2e%2e/launch/request.json", "../../healthz", "batches//"):  # fmt: skip
+        assert get(rest).status == 404, rest
+    assert b"away" not in get("batches/").body
+    for headers in ({**click, "Sec-Fetch-Mode": "cors"}, {**click, "Origin": "null"}, {"Sec-Fetch-Site": "same-site"}):
+        assert get("plan.json", **headers).status == 403
     assert server.post(f"/api/v1/runs/{run}:ticket", b"", token=None).status == 401
     expect_ko(server.post("/api/v1/runs/nope:ticket", b""), 404, "not_found")
 

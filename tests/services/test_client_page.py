@@ -179,6 +179,13 @@ def test_from_the_form_to_the_report(page, server, context):
     assert tried == "kept out"
     kept = report.evaluate("(() => { try { return sessionStorage.length } catch (error) { return error.name } })()")
     assert kept == "SecurityError"
+    report.get_by_role("link", name="SVG").first.click()
+    report.locator("svg").wait_for()
+    report.go_back()
+    report.get_by_role("link", name="batches", exact=True).click()
+    report.get_by_role("link", name="storage-").click()
+    report.get_by_role("link", name="cases.jsonl").click()
+    report.get_by_text('"benchmark":"storage"').first.wait_for()
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def routes(app):
     """Return (method, path with example ids, scope) of every route, also those that no document shows."""
     found = set()
     for route in routes_of(app):
-        path = re.sub(r"\{[a-z_]+\}", "example-1", route.path)
+        path = re.sub(r"\{[a-z_:]+\}", "example-1", route.path)
         found |= {(method, path, scope_of(route.dependant)) for method in route.methods}
     return sorted(found, key=str)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -29,23 +30,34 @@ def open_beneath(root: Path, *parts: str) -> BinaryIO:
     Raises FileNotFoundError for every part that is not there or not allowed, and for what is no
     regular file, so that a refusal tells nothing.
     """
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found = _descend(root, parts, os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(found).st_mode):
+        os.close(found)
+        raise FileNotFoundError("/".join(parts))
+    return os.fdopen(found, "rb")
+
+
+def list_beneath(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
+    """Return names and facts of what stands in a folder, which is found as `open_beneath` finds a file."""
+    folder = _descend(root, parts, os.O_DIRECTORY)
     try:
-        for number, part in enumerate(parts, 1):
+        return [(name, os.stat(name, dir_fd=folder, follow_symlinks=False)) for name in os.listdir(folder)]
+    finally:
+        os.close(folder)
+
+
+def _descend(root: Path, parts: Sequence[str], last: int) -> int:
+    """Return a descriptor of what stands at the end of the parts; `last` are the flags that it is opened with."""
+    found = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, part in enumerate(parts, 1):
+        above = found
+        try:
             if not part or part in {".", ".."} or "/" in part or "\0" in part:
                 raise FileNotFoundError(part)
-            last = number == len(parts)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_NONBLOCK if last else os.O_DIRECTORY)
-            try:
-                found = os.open(part, flags, dir_fd=folder)
-            except OSError as error:
-                raise FileNotFoundError(part) from error
-            os.close(folder)
-            folder = found
-        if not stat.S_ISREG(os.fstat(folder).st_mode):
-            raise FileNotFoundError("/".join(parts))
-        file = os.fdopen(folder, "rb")
-    except BaseException:
-        os.close(folder)
-        raise
-    return file
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (last if number == len(parts) else os.O_DIRECTORY)
+            found = os.open(part, flags, dir_fd=above)
+        except OSError as error:
+            raise FileNotFoundError(part) from error
+        finally:
+            os.close(above)
+    return found

@@ -9,22 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
 from aifbench.records.collect import collect
 from aifbench.services.client.identity import alive, read
 from aifbench.services.client.reasons import refuse
-from aifbench.services.ids import is_id, open_beneath
+from aifbench.services.ids import is_id, list_beneath, open_beneath
 from aifbench.services.problems import Problem, Refused
 from aifbench.services.settings import Settings, private_folder
 
@@ -39,6 +40,10 @@ COUNT_AGAIN_S = 5.0
 CHECKING_S = 600.0
 """Longest time between the request of a run and its start; after it nobody is at it any more."""
 REPORT_S = 120.0
+MADE = frozenset({"report", "tables", "cases.csv"})
+"""What `aifbench report` makes of the records of a run."""
+READABLE = MADE | {"plan.json", "batches", "gate.txt"}
+"""What stands in the folder of a run and is shown with its report; not how it was launched."""
 _CASE = re.compile(rb'[^{]*\{[^{}]*"case":"([^"]+)"')
 """The case of a line of cases.jsonl: it stands before what the case was given."""
 
@@ -132,20 +137,50 @@ class Runs:
         folder = self.folder(run)
         if not (folder / "plan.json").is_file():
             raise Problem(409, "nothing is planned yet, so there is no report; try again in some seconds")
-        if self.show(run)["state"] in {"ended", "failed"} and (folder / "report" / "index.html").is_file():
-            root, parts = self.settings.results, (folder.name, "report", "index.html")
-        else:
-            shadow = self._partial(folder)
-            root, parts = shadow.parent, (shadow.name, "report", "index.html")
+        if not self._has_own_report(folder):
+            self._partial(folder)
         try:
-            with open_beneath(root, *parts) as file:
+            with self.open(run, ("report", "index.html")) as file:
                 return file.read()
         except FileNotFoundError:
             raise Problem(409, "the report could not be made; `aifbench report` on the results says why") from None
 
-    def _partial(self, folder: Path) -> Path:
-        """Make a report beside the run's own files, which Snakemake may be writing; return its folder."""
-        shadow = private_folder(private_folder(self.settings.state / "client" / "reports") / folder.name)
+    def open(self, run: str, parts: Sequence[str]) -> BinaryIO:
+        """Open a file that the report of a run leads to, as the parts of its path in the run's folder.
+
+        Raises FileNotFoundError when it is not there, or not one of those.
+        """
+        return open_beneath(self._root(run, parts), run, *parts)
+
+    def entries(self, run: str, parts: Sequence[str]) -> list[tuple[str, int | None]]:
+        """Return names and sizes in bytes (None: a folder) in a folder that the report of a run leads to.
+
+        Raises FileNotFoundError when it is not there, or not one of those.
+        """
+        found = []
+        for name, facts in list_beneath(self._root(run, parts), run, *parts):
+            if stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode):
+                found.append((name, None if stat.S_ISDIR(facts.st_mode) else facts.st_size))
+        return sorted(found)
+
+    def _root(self, run: str, parts: Sequence[str]) -> Path:
+        """Return the folder of runs in which it is: what a report is made into stands aside while the run goes on."""
+        folder = self.folder(run)
+        if not parts or parts[0] not in READABLE:
+            raise FileNotFoundError(parts)
+        if parts[0] in MADE and not self._has_own_report(folder):
+            return self._shadows()
+        return self.settings.results
+
+    def _has_own_report(self, folder: Path) -> bool:
+        return self.show(folder.name)["state"] in {"ended", "failed"} and (folder / "report" / "index.html").is_file()
+
+    def _shadows(self) -> Path:
+        return private_folder(private_folder(self.settings.state / "client" / "reports"))
+
+    def _partial(self, folder: Path) -> None:
+        """Make a report beside the run's own files, which Snakemake may be writing."""
+        shadow = private_folder(self._shadows() / folder.name)
         for name in ("plan.json", "batches", "specs"):
             link = shadow / name
             if not link.is_symlink() and (folder / name).exists():
@@ -155,7 +190,6 @@ class Runs:
             if not mark.exists() or mark.read_text() != signature:
                 _make_report(shadow)
                 mark.write_text(signature)
-        return shadow
 
     def _launched(self, folder: Path, request: dict[str, Any]) -> tuple[State, str]:
         """Return the state of a launched run and a line about it."""

@@ -9,16 +9,18 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from html import escape
+from typing import Annotated, Any, BinaryIO, ClassVar
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from aifbench.benchmark import benchmarks
 from aifbench.campaign.errors import ConfigError
@@ -40,7 +42,16 @@ REPORT_POLICY = (
     "img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """A report has its scripts in itself. In a sandbox it has an origin of its own: it can reach neither page nor token."""
-TICKET_S = 300.0
+FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""A file of a run is shown and does nothing."""
+TYPES = {
+    "svg": "image/svg+xml",
+    "json": "application/json",
+    **dict.fromkeys(("jsonl", "log", "txt"), "text/plain; charset=utf-8"),
+    "csv": "text/csv; charset=utf-8",
+}
+"""Types of the files of a run by the end of their name; others are saved."""
+TICKET_S = 3600.0
 MOST_TICKETS = 256
 
 _JSON = "application/json"
@@ -190,14 +201,19 @@ class ClientService(Service):
 
         @router.post("/runs/{id}:ticket", dependencies=read, responses=_answers("not_found"))
         async def ticket(id: Id) -> dict[str, str]:
-            """An address of the report that a browser can open in a tab of its own, good for five minutes."""
+            """An address of the report, and of the files it leads to, for a tab of its own; good for an hour."""
             await run_sync(self.runs.folder, id)
-            return {"path": f"{router.prefix}/reports/{self._ticket(id)}"}
+            return {"path": f"{router.prefix}/reports/{self._ticket(id)}/report/index.html"}
 
-        @router.get("/reports/{ticket}", dependencies=[_needs_ticket(self._run_of)], include_in_schema=False)
-        async def ticketed(ticket: str) -> Response:
-            """The report that a ticket was given for."""
-            return _page(await run_sync(self.runs.report, self._run_of(ticket)))
+        @router.get(
+            "/reports/{ticket}/{path:path}", dependencies=[_needs_ticket(self._run_of)], include_in_schema=False
+        )
+        async def ticketed(ticket: str, path: str) -> Response:
+            """The report that a ticket was given for, and the files that it leads to."""
+            run = self._run_of(ticket)
+            if path == "report/index.html":
+                return _page(await run_sync(self.runs.report, run))
+            return await run_sync(self._file, run, path)
 
     def _validate(self, body: bytes, dry_run: bool) -> dict[str, Any]:
         request = parse_request(body)
@@ -225,6 +241,16 @@ class ClientService(Service):
         self._results["ok", ""] += 1
         return {"status": "ok", **found}
 
+    def _file(self, run: str, path: str) -> Response:
+        """Return a file of a run, or the list of a folder (its path ends in a slash)."""
+        *parts, last = path.split("/")
+        try:
+            if not last:
+                return _listing(path, self.runs.entries(run, parts))
+            return _file_of(last, self.runs.open(run, [*parts, last]))
+        except FileNotFoundError:
+            raise Problem(404, "no such file of this run") from None
+
     def _ticket(self, run: str) -> str:
         now = time.monotonic()
         self._tickets = {ticket: known for ticket, known in self._tickets.items() if known[1] > now}
@@ -249,6 +275,32 @@ def _needs_ticket(run_of: Callable[[str], str]) -> Any:
 
     check.__dict__["scope"] = "read"
     return Depends(check)
+
+
+def _listing(path: str, entries: list[tuple[str, int | None]]) -> Response:
+    """Return a page that lists a folder."""
+    rows = "".join(
+        f'<li><a href="{quote(name)}{"/" if size is None else ""}">{escape(name)}</a>'
+        f"{'' if size is None else f' {size} bytes'}</li>"
+        for name, size in entries
+    )
+    return _page(f"<!doctype html><title>{escape(path)}</title><h1>{escape(path)}</h1><ul>{rows}</ul>".encode())
+
+
+def _file_of(name: str, file: BinaryIO) -> Response:
+    """Return a file as its name says what it is; it is read while it is sent, to the size that it has now."""
+    size = os.fstat(file.fileno()).st_size
+    kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+
+    def parts() -> Iterator[bytes]:
+        with file:
+            left = size
+            while left and (part := file.read(min(left, 1 << 20))):
+                left -= len(part)
+                yield part
+
+    headers = {"content-length": str(size), "content-security-policy": FILE_POLICY}
+    return StreamingResponse(parts(), media_type=kind, headers=headers)
 
 
 def _page(content: bytes) -> Response:
