@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from aifbench.records.store import BatchStore
 from aifbench.services.client.identity import alive, read
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.request import LaunchRequest
@@ -276,6 +277,50 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
     server.post(f"/api/v1/runs/{run}:cancel", b"")
     wait_for(server, run, "cancelled")
     assert processes_of(server.results / run) == set()
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_early_is_continued_and_none_is_measured_twice(server):
+    wanted = {**TINY, "config": {**TINY["config"], "repetitions": 40}}
+    run = launch(server, wanted).json()["run_id"]
+    expect_ko(server.post(f"/api/v1/runs/{run}:continue", b""), 409, "active")
+    deadline = time.monotonic() + 60
+    while show(server, run)["repetitions"]["done"] < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    server.post(f"/api/v1/runs/{run}:cancel", b"")
+    ended = wait_for(server, run, "cancelled")
+    assert 3 <= ended["repetitions"]["done"] < ended["repetitions"]["planned"]
+    assert ended["can"] == ["continue"]
+    before = measured(server, run)
+    assert server.post(f"/api/v1/runs/{run}:continue", b"", token="read").status == 403
+    answer = server.post(f"/api/v1/runs/{run}:continue", b"", timeout=60)
+    assert (answer.status, answer.json()["run_id"]) == (202, run)
+    found = wait_for(server, run, "ended", "failed")
+    assert found["state"] == "ended", found["log"]
+    after = measured(server, run)
+    assert set(before) < set(after)
+    assert set(after.values()) == {1}
+    assert found["repetitions"]["done"] == found["repetitions"]["planned"]
+    expect_ko(server.post(f"/api/v1/runs/{run}:continue", b""), 409, "complete")
+    expect_ko(server.post("/api/v1/runs/nope:continue", b""), 404, "not_found")
+
+
+@pytest.mark.slow
+def test_what_is_not_valid_is_measured_again_and_the_first_values_are_kept(server):
+    run = launch(server).json()["run_id"]
+    wait_for(server, run, "ended")
+    (store,) = [BatchStore(folder) for folder in (server.results / run / "batches").iterdir()]
+    lines = store.cases_path.read_bytes().replace(b'"valid":true', b'"valid":false')
+    store.cases_path.write_bytes(lines)
+    found = show(server, run)
+    assert (found["counts"]["invalid"], found["can"]) == (2, ["again"])
+    reason = expect_ko(server.post(f"/api/v1/runs/{run}:continue", b""), 409, "complete")
+    assert reason["hint"] == "what is invalid or failed is measured again with again=true"
+    assert server.post(f"/api/v1/runs/{run}:continue?again=true", b"", timeout=60).status == 202
+    found = wait_for(server, run, "ended", "failed")
+    assert (found["state"], found["counts"]["valid"], found["can"]) == ("ended", 2, [])
+    (aside,) = (store.folder / "set-aside").glob("*/cases.jsonl")
+    assert aside.read_bytes() == lines
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
                        config.yaml   the campaign
                        command.json  the command; keeper.json process.json exit.json: see `keeper`
                        cancel.json   asks the keeper to end the run
+                       ended-<when>/ how it ended before it was continued
 <state>/client/keys/<sha256>.json    which run an Idempotency-Key belongs to, written before the run starts
 """
 
@@ -26,7 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import digest
+from aifbench.records.collect import collect
+from aifbench.retry import set_aside
 from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.identity import alive, identity, read, write
 from aifbench.services.client.keeper import STEPS, cancel_left, end_group
@@ -107,6 +111,44 @@ class Launcher:
             threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
         return self.runs.show(run)
 
+    def go_on(self, run: str, again: bool) -> dict[str, Any]:
+        """Start the workflow of a run that has ended once more; return `{run_id, state}` as `launch` does.
+
+        What is measured stays; with `again`, what is invalid or failed is set aside first. Raises `Refused`
+        (not_found, not_active, active, complete, queue_full, start_failed).
+        """
+        root = self.runs.folder(run)
+        folder = root / "launch"
+        with self._locked("launch"):
+            shown, request = self.runs.show(run), read(folder / "request.json")
+            if not shown["launched"] or request is None:
+                hint = "run it again where it was started: what is measured is not measured twice"
+                raise refuse("not_active", f"{run} was started by hand", hint=hint)
+            if shown["state"] in ACTIVE:
+                raise refuse("active", f"{run} goes on: {shown['state']}")
+            if not (root / "plan.json").is_file():
+                raise refuse("complete", f"{run} has no plan: it ended before", hint="launch it anew")
+            if not {"continue", "again"} & set(shown["can"]) or (not again and "continue" not in shown["can"]):
+                hint = "what is invalid or failed is measured again with again=true" if "again" in shown["can"] else ""
+                raise refuse("complete", f"{run}: all cases are measured", hint=hint)
+            self._refuse_beside(request["slurm"])
+            try:
+                if again:
+                    set_aside(root, collect(root), ())
+            except ConfigError as error:
+                raise refuse("active", str(error)) from None
+            aside = folder / f"ended-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+            aside.mkdir()
+            write(folder / "request.json", {**request, "by": identity(os.getpid())})
+            for name in ("exit.json", "cancel.json", "process.json", "keeper.json"):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).rename(aside / name)
+            self._start(folder)
+            deadline = time.monotonic() + SUBMIT_S
+            while not (folder / "process.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        return self._answer(run)
+
     def _launch(self, request: LaunchRequest, key: Path | None) -> dict[str, Any]:
         run = new_id(request, datetime.now())
         checked = self.checker.cheap(request, run)
@@ -123,13 +165,15 @@ class Launcher:
             raise
         return {**self._answer(run), "checks": took}
 
-    def _refuse_too_many(self, checked: Checked) -> None:
-        slurm = checked.plan.config.system.slurm is not None
+    def _refuse_beside(self, slurm: bool) -> None:
         most = self.limits.slurm if slurm else self.limits.local
         going = [run["run_id"] for run in self.runs.active() if run["slurm"] == slurm]
         if len(going) >= most:
             message = f"{len(going)} run(s) going on; at most {most} at once" + ("" if slurm else " on this machine")
             raise refuse("queue_full", message, hint=f"wait for {going[0]}, or cancel it")
+
+    def _refuse_too_many(self, checked: Checked) -> None:
+        self._refuse_beside(checked.plan.config.system.slurm is not None)
         recent = [name for name in _names(self.settings.results) if -1 < _age_s(name) < 60]  # clocks are set back
         if len(recent) >= self.limits.per_minute:
             wait = 60 - max(_age_s(name) for name in recent)

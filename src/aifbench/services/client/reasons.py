@@ -33,6 +33,8 @@ CODES = {
     "start_failed": Reason(503, "the workflow ended before its jobs were submitted; its log has the details"),
     "not_found": Reason(404, "no such run"),
     "not_active": Reason(409, "the run has ended already, or was not launched here"),
+    "active": Reason(409, "the run goes on: wait for its end, or cancel it"),
+    "complete": Reason(409, "nothing of the run is left to measure"),
 }
 """`unauthorised` is no code of these: without a valid token nothing is read, and the answer is a problem with 401."""
 

@@ -100,6 +100,7 @@ class Runs:
         done, planned = _progress(folder, plan)
         ended = read(folder / "launch" / "exit.json") or {}
         launch = request or {}
+        counts = self._count(folder, state in ACTIVE)
         return {
             "id": run,
             "launched": request is not None,
@@ -112,8 +113,9 @@ class Runs:
             "benchmarks": plan["benchmarks"] if plan else launch.get("benchmarks", []),
             "expected_s": plan["expected_s"] if plan else (launch.get("expected") or {}).get("expected_s"),
             "repetitions": {"done": done, "planned": planned},
-            "counts": self._count(folder, state in ACTIVE),
+            "counts": counts,
             "report": plan is not None,
+            "can": _actions(state, request, ended, counts) if request is not None else [],
         }
 
     def config(self, run: str) -> str | None:
@@ -245,6 +247,20 @@ class Runs:
         with self._lock:
             self._counts[folder.name] = time.monotonic(), signature, counts
         return counts
+
+
+def _actions(state: State, request: dict[str, Any], ended: dict[str, Any], counts: dict[str, int] | None) -> list[str]:
+    """Return what may be asked of a launched run: cancel, continue, again (measure what is not valid once more)."""
+    if state in ACTIVE:
+        return [] if state == "cancelling" else ["cancel"]
+    found, counts = [], counts or {}
+    if state == "failed" and request["slurm"] and (ended.get("code") or -1) < 0:
+        found.append("cancel")  # its jobs may still be in the queue
+    if counts.get("missing"):
+        found.append("continue")
+    if counts.get("invalid") or counts.get("failed"):
+        found.append("again")
+    return found
 
 
 def _measures_on(launch: Path) -> tuple[State, str]:

@@ -72,13 +72,14 @@ def _answers(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 _LIFE = {"not_found", "not_active"}
+_AGAIN = {*_LIFE, "active", "complete"}
 _HTML = {"description": "the page", "content": {"text/html": {"schema": {"type": "string"}}}}
 _NOTHING = {"description": "nothing to report yet", "content": {"application/problem+json": {"schema": {}}}}
 _REPORT = {200: _HTML, 409: _NOTHING, **_answers("not_found")}
 _PROBLEM: dict[int | str, dict[str, Any]] = {
     409: {"description": "a file of the checkout is wrong", "content": {"application/problem+json": {}}}
 }
-_LAUNCH = _answers(*(code for code in CODES if code not in _LIFE))
+_LAUNCH = _answers(*(code for code in CODES if code not in _AGAIN))
 _BODY = {"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema()}}}}
 KEY = re.compile(r"^[!-~]{8,128}$")
 Key = Annotated[
@@ -193,6 +194,21 @@ class ClientService(Service):
         async def cancel(id: Id) -> dict[str, Any]:
             """End a run and its jobs; what it has measured stays."""
             return {"status": "ok", "run": await run_sync(self.launcher.cancel, id)}
+
+        @router.post(
+            "/runs/{id}:continue",
+            dependencies=launch,
+            status_code=202,
+            responses=_answers(*sorted(_AGAIN), "queue_full", "start_failed"),
+        )
+        async def go_on(
+            id: Id,
+            again: Annotated[
+                bool, Query(description="set aside what is invalid or failed, and measure it too")
+            ] = False,
+        ) -> dict[str, Any]:
+            """Measure what is left of a run that has ended."""
+            return {"status": "ok", **await run_sync(self.launcher.go_on, id, again, limiter=self._launches)}
 
         @router.get("/runs/{id}/report", dependencies=read, responses=_REPORT, response_class=Response)
         async def report(id: Id) -> Response:

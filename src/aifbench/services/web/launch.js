@@ -1,6 +1,6 @@
 // The tab Launch: a form made from the menu and its schemas, checked by the server while it is filled in, and the runs.
 
-import { NONE, api, duration, el, moment, toast } from "./common.js";
+import { NONE, api, duration, el, moment, toast, visible } from "./common.js";
 
 const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "order", "pack", "repetitions", "engine",
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
@@ -538,9 +538,10 @@ class RunTable {
     row.cancel = el("button", { type: "button", class: "danger", "aria-label": `cancel ${run.id}`, onclick: () => this.confirm(row.run) }, "Cancel");
     const what = run.benchmarks?.join(", ") ?? "";
     row.watch = el("a", { href: `#/monitor/run/${run.id}`, "aria-label": `watch ${run.id}` }, "Watch");
+    row.more = el("button", { type: "button", "aria-label": `details of ${run.id}`, onclick: () => this.details(row.run) }, "Details");
     row.node = el("tr", { "data-run": run.id }, el("td", {}, row.state),
       el("th", { scope: "row" }, run.id, el("small", {}, [what, run.profile, run.launched ? "" : "started by hand"].filter(Boolean).join(" · ")), row.message),
-      row.begun, row.progress, row.counts, el("td", { class: "actions" }, row.watch, row.report, row.cancel));
+      row.begun, row.progress, row.counts, el("td", { class: "actions" }, row.watch, row.report, row.more, row.cancel));
     this.rows.set(run.id, row);
     return row;
   }
@@ -567,8 +568,50 @@ class RunTable {
     const counts = run.counts;
     row.counts.replaceChildren(...(counts ? COUNTS.filter(([name]) => counts[name]).map(([name, sign]) => el("span", { class: `state ${sign}` }, `${counts[name]} ${name}`)) : [NONE]));
     row.report.disabled = !run.report;
-    row.watch.hidden = !ACTIVE.has(run.state) || !document.querySelector("#tabs [data-route=monitor]");
-    row.cancel.hidden = !(run.launched && (run.state === "queued" || run.state === "running"));
+    row.watch.hidden = !planned || !document.querySelector("#tabs [data-route=monitor]");
+    row.watch.textContent = ACTIVE.has(run.state) ? "Watch" : "Jobs";
+    row.more.hidden = !run.launched;
+    row.cancel.hidden = !run.can.includes("cancel");
+  }
+
+  // How a run was launched, what Snakemake said last, and how to go on with it.
+  async details(run) {
+    const close = () => this.dialog.close();
+    const goOn = (again) => async () => {
+      close();
+      try {
+        await api(`runs/${run.id}:continue?again=${again}`, { method: "POST" });
+        toast(`${run.id} goes on.`);
+        this.refresh();
+      } catch (error) {
+        toast(error.message);
+      }
+    };
+    const lines = (text) => text.split("\n").map(visible).join("\n");
+    let found;
+    try {
+      found = await api(`runs/${run.id}`);
+    } catch (error) {
+      toast(error.message);
+      return;
+    }
+    const buttons = [
+      found.can.includes("continue") ? el("button", { type: "button", onclick: goOn(false) }, "Continue") : null,
+      found.can.includes("again") ? el("button", { type: "button", onclick: goOn(true) }, "Measure again") : null,
+    ].filter(Boolean);
+    const help = [
+      found.can.includes("continue") ? "Continue measures the cases that are missing." : null,
+      found.can.includes("again") ? "Measure again sets aside what is invalid or failed (nothing is deleted) and measures it once more, with what is missing." : null,
+    ].filter(Boolean).join(" ");
+    this.dialog.replaceChildren(...[
+      el("h2", { id: "cancel-title" }, run.id),
+      found.message ? el("p", {}, visible(found.message)) : null,
+      el("h3", {}, "Its campaign"), el("pre", { tabindex: "0", "aria-label": "campaign as YAML" }, lines(found.config ?? "")),
+      el("h3", {}, "End of Snakemake's log"), el("pre", { tabindex: "0", "aria-label": "end of the log" }, lines(found.log || "It has said nothing.")),
+      help ? el("p", { class: "help" }, help) : null,
+      el("div", { class: "tools" }, ...buttons, el("button", { type: "button", onclick: close, autofocus: true }, "Close")),
+    ].filter(Boolean));
+    this.dialog.showModal();
   }
 
   confirm(run) {
