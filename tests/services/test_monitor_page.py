@@ -222,6 +222,38 @@ def test_charts_go_on_live_with_phases_and_log(visit, world):
     assert last == 61
 
 
+def test_each_line_of_the_log_is_there_once_whichever_way_it_came_first(visit, world):
+    """Each line is in the file before the page asks for the log, and comes by the stream too."""
+    page = visit()
+    lines = page.locator(".job-lines .msg")
+
+    def write_then_ask(route):
+        world.disk.log(f"asked {next(asked)}")
+        route.continue_()
+
+    asked = iter(range(100))
+    page.route("**/log", write_then_ask)
+    open_job(page, "storage-target")
+    lines.get_by_text("asked 0", exact=True).wait_for()
+    for number in range(3):
+        world.disk.log(f"later {number}")
+        lines.get_by_text(f"later {number}", exact=True).first.wait_for()
+    shown = lines.all_inner_texts()[2:]
+    assert len(shown) == len(set(shown))
+    assert [text for text in shown if text.startswith("later")] == ["later 0", "later 1", "later 2"]
+    assert "asked 0" in shown
+
+
+def test_an_end_that_nobody_told_is_a_dash(visit, world):
+    killed = Batch(world.server.results, "disk", "storage-killed-44444444").start(ago_s=30)
+    killed.record.status = "terminated"
+    killed.save()
+    killed.lock.release()
+    page = visit()
+    line(page, "storage-killed").wait_for()
+    assert cell(page, "storage-killed", "Ended").split() == ["–"]
+
+
 def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
     page = visit()
     open_job(page, "storage-target")

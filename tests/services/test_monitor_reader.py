@@ -688,6 +688,26 @@ def test_the_log_goes_on_where_it_was_left(reader, clock, batch):
     assert reader.log("no-such-job", None) is None
 
 
+def test_an_event_of_the_log_tells_which_bytes_it_holds(reader, clock, batch):
+    def told():
+        return [
+            (data["from"], data["next"], data["restarted"]) for _, name, data in step(reader, clock) if name == "log"
+        ]
+
+    batch.start()
+    step(reader, clock)
+    batch.log("one")
+    first = batch.store.log_path.stat().st_size
+    assert told() == [(0, first, False)]
+    assert reader.log(row(reader)["id"], None)["next"] == first  # what a request answers counts the same bytes
+    batch.log("two")
+    second = batch.store.log_path.stat().st_size
+    assert told() == [(first, second, False)]
+    batch.store.log_path.unlink()
+    batch.log("anew")
+    assert [found[1:] for found in told()] == [(batch.store.log_path.stat().st_size, True)]
+
+
 # -- after a start ----------------------------------------------------------------------------------------------------
 
 

@@ -243,13 +243,14 @@ class Reader:
                     events.append(Event(topic, "behind", orjson.dumps({"id": job.id})))
                 else:
                     events += [Event(topic, "sample", sample_event(job, *found)) for found in samples]
+                begin, restarts = job.log.offset, job.log.restarts
                 lines = [line for line in map(log_line, job.log.read(folder)) if line is not None]
                 self._take_record(job, folder, now)
         except OSError:
             return events
         if lines:
-            data = {"id": job.id, "lines": lines[-LOG_LINES:], "next": job.log.offset}
-            events.append(Event(topic, "log", orjson.dumps(data)))
+            data = {"id": job.id, "lines": lines[-LOG_LINES:], "from": begin, "next": job.log.offset}
+            events.append(Event(topic, "log", orjson.dumps({**data, "restarted": job.log.restarts > restarts})))
         return events
 
     def _new_samples(self, job: Job, folder: int, now: float) -> list[tuple[Sample, dict[str, float]]]:

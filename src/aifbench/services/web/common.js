@@ -147,15 +147,15 @@ export function duration(seconds) {
   return minutes ? `${minutes} min ${String(rest).padStart(2, "0")} s` : `${rest} s`;
 }
 
-// A time of day of the reader's clock; `moment` is a Date or an ISO text.
+// A time of day of the reader's clock; `moment` is a Date or an ISO text, or null: then a dash.
 export function clock(moment) {
-  const date = new Date(moment);
+  const date = new Date(moment ?? NaN);
   return Number.isNaN(date.getTime()) ? NONE : date.toLocaleTimeString([], { hour12: false });
 }
 
-// A date and time of the reader's clock.
+// A date and time of the reader's clock; a dash where there is none.
 export function moment(value) {
-  const date = new Date(value);
+  const date = new Date(value ?? NaN);
   const pad = (number) => String(number).padStart(2, "0");
   if (Number.isNaN(date.getTime())) return NONE;
   return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;

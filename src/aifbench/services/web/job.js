@@ -43,6 +43,7 @@ export function showJob(root, id, signal) {
   let loading = false;
   let again = false;
   let step = null;
+  let logged = 0;
   let first = true;
 
   function show() {
@@ -141,8 +142,16 @@ export function showJob(root, id, signal) {
       if (mine) takeRow(mine);
       if (data.gone.includes(id)) { problem.textContent = "The files of this job are gone."; problem.hidden = false; }
     } else if (event === "sample") takeSample(data);
-    else if (event === "log") log.add(data.lines);
+    else if (event === "log") takeLog(data);
     else load();
+  }
+
+  // The whole and the events come from one file: the byte up to which it is shown tells what of an event is new.
+  function takeLog({ lines, from, next, restarted }) {
+    if (!restarted && next <= logged) return;
+    if (restarted || from !== logged) { load(); return; }
+    log.add(lines);
+    logged = next;
   }
 
   async function load() {
@@ -161,6 +170,7 @@ export function showJob(root, id, signal) {
       noSamples.textContent = found.active ? "No sample is there yet." : "No samples are kept of this job.";
       charts.node.hidden = !samples.t.length;
       log.replace(lines.lines);
+      logged = lines.next;
       problem.hidden = true;
       show();
       charts.draw();
