@@ -221,11 +221,16 @@ def menu(
     given = {key: value for key, value in given.items() if value not in (None, {})}
     terminal = Terminal(project, results)
     try:
-        request = as_request(given if yes or check else terminal.ask(given))
-        terminal.check(request)
+        if yes or check:
+            request = as_request(given)
+            terminal.check(request)
+        else:
+            request = terminal.ask_until_it_works(given)
         if check or not (yes or terminal.confirm()):
             return
-        typer.echo(f"ok {terminal.launch(request)}")
+        run = terminal.launch(request)
+        typer.echo(f"ok {run}")
+        typer.echo(f"watch it:  aifbench runs {run} --follow", err=True)
     except Refused as refused:
         typer.echo(ko(refused), err=True)
         raise typer.Exit(1) from None
@@ -234,15 +239,25 @@ def menu(
 @app.command()
 def runs(
     run: Annotated[str | None, typer.Argument(help="Id of a run; default: all.", show_default=False)] = None,
+    *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Tell its progress until it ends.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End it and its jobs; what is measured stays.")] = False,
+    go_on: Annotated[bool, typer.Option("--continue", help="Measure what is missing of one that has ended.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="The same, and what is invalid or failed once more; nothing is deleted.")
+    ] = False,
     project: Annotated[Path, typer.Option(help="Checkout with workflow, profiles and config.")] = Path(),
     results: Annotated[Path, typer.Option(help="Folder of all campaigns' results.")] = Path("results"),
 ) -> None:
-    """List runs, show one, or cancel it."""
+    """List runs; show, cancel or continue one."""
     from aifbench.services.client.terminal import Terminal, ko
     from aifbench.services.problems import Refused
 
+    asked = [name for name, given in (("--cancel", cancel), ("--continue", go_on), ("--again", again)) if given]
+    if len(asked) > 1:
+        raise ConfigError(" and ".join(asked), None, "only one of them at a time")
+    if run is None and (asked or follow):
+        raise ConfigError((asked or ["--follow"])[0], None, "needs the id of a run; `aifbench runs` lists them")
     terminal = Terminal(project, results)
     try:
         if run is None:
@@ -250,6 +265,8 @@ def runs(
             return
         if cancel:
             terminal.launcher.cancel(run)
+        elif go_on or again:
+            terminal.launcher.go_on(run, again)
         terminal.show_run(run, follow or cancel)
     except Refused as refused:
         typer.echo(ko(refused), err=True)

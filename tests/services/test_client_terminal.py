@@ -1,6 +1,7 @@
 """`aifbench menu` and `aifbench runs`: the same launches from a terminal, without a service."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,10 +52,13 @@ def test_launch_list_follow_and_the_way_to_the_report(terminal, tmp_path):
     assert "2 cases, 4 repetitions in 1 job(s)" in launched.stdout
     answer, run = launched.stdout.splitlines()[-1].split()
     assert answer == "ok"
-    assert run in terminal("runs").stdout
+    listed = terminal("runs").stdout
+    assert run in listed
+    assert max(len(line) for line in listed.splitlines()) <= 80
     second = terminal("menu", *TINY, "--yes")
     assert second.returncode == 1
     assert second.stderr.startswith("ko queue_full: ")
+    assert terminal("runs", run, "--continue").stderr.startswith("ko active: ")
     followed = terminal("runs", run, "--follow")
     assert followed.returncode == 0
     assert f"{run}: ended · 4/4 repetitions · 2 valid" in followed.stdout
@@ -69,14 +73,46 @@ def test_cancel(terminal):
     cancelled = terminal("runs", run, "--cancel")
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"{run}: cancelled" in cancelled.stdout
+    assert f"continue:       aifbench runs {run} --continue" in cancelled.stdout
 
 
 def test_the_questions(terminal):
-    # profile, preset by number, clients, device, repetitions; then no launch
+    # profile, preset by number, clients, services, device, repetitions; then no launch
     asked = terminal("menu", said="laptop\n2\n1,2\n\ncpu\n4\nn\n")
     assert asked.returncode == 0, asked.stderr
     assert "2 cases, 8 repetitions in 1 job(s)" in asked.stdout
     assert "ok" not in asked.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "field"),
+    [
+        ("many\n1,2\n4\n" "1MiB,2MiB\n", "invalid_config", "config.axes.file_size"),
+        ("1MiB,2MiB\n1,99\n4\n" "1,2\n", "over_limit", "clients"),
+        ("1MiB,2MiB\n1,2\n2.5\n" "4\n", "invalid_config", "config.repetitions"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_asked_again_and_nothing_else(terminal, said, code, field):
+    asked = terminal("menu", "--preset", "storage-quick", "--profile", "laptop", said=said + "n\n")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    (refused,) = asked.stdout.split("ko ")[1:]
+    assert refused.startswith(f"{code} {field}")
+    assert re.search(r"\b[48] cases, \d+ repetitions in 1 job", asked.stdout), asked.stdout
+    assert "Launch it?" in asked.stdout
+
+
+def test_a_wrong_option_is_not_asked_again(terminal):
+    refused = terminal("menu", "--preset", "storage-quick", "--profile", "laptop", "--set", "mode=drect", said="\n\n\n")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("ko invalid_config config.mode: ")
+
+
+@pytest.mark.parametrize("options", [["--cancel"], ["--follow"], ["--continue"], ["x", "--again", "--cancel"]])
+def test_options_of_runs_that_lack_something(terminal, options):
+    found = terminal("runs", *options)
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+    assert options[-1] in found.stderr
 
 
 @pytest.mark.parametrize(

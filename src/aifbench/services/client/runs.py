@@ -61,7 +61,7 @@ class Runs:
         """Return the results folder of a run. Raises `Refused` (not_found)."""
         folder = self.settings.results / run
         if not is_id(run) or folder.is_symlink() or not _is_run(folder):
-            raise refuse("not_found", f"{run}: no such run", field="id", hint="see GET /api/v1/runs")
+            raise refuse("not_found", f"{run}: no such run", field="id", hint="the list of runs has their ids")
         return folder
 
     def all(self) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.prompt import Confirm, Prompt
-from rich.table import Column, Table
+from rich.table import Table
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import duration
@@ -22,11 +23,16 @@ from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
 from aifbench.services.client.menu import menu
 from aifbench.services.client.request import LaunchRequest, parse_request
-from aifbench.services.client.runs import Runs
+from aifbench.services.client.runs import ACTIVE, Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
 from aifbench.services.settings import Settings
 
+AXES = {
+    "retrieval": ("k", "k, neighbours asked for (a number, or several: 1,10,100)"),
+    "storage": ("file_size", "File size (such as 64MiB, or several: 4MiB,1GiB)"),
+}
+"""What the menu asks for each benchmark, besides clients; `--set` gives all else."""
 MARKS = {"ended": "[green]✓[/]", "failed": "[red]✕[/]", "incomplete": "[yellow]![/]", "cancelled": "–"}
 
 
@@ -57,6 +63,7 @@ class Terminal:
         preset = next((one for one in shown["presets"] if one["id"] == asked.get("preset")), None)
         suite = preset["suite"] if preset else {}
         name = preset["benchmark"] if preset else asked.get("benchmark")
+        self._ask_axis(asked, name, suite)
         self._ask_number(asked, "clients", "Clients (a number, or several: 1,2,4)", _first(suite, "clients"))
         if name == "inference":
             self._ask_number(asked, "services", "Services (servers per batch)", _first(suite, "servers"))
@@ -72,6 +79,21 @@ class Terminal:
             if answer != str(suite.get("repetitions", 5)):
                 config["repetitions"] = int(answer) if answer.isdecimal() else answer
         return asked
+
+    def ask_until_it_works(self, given: dict[str, Any]) -> LaunchRequest:
+        """Ask, check, and ask again what was refused; return the request. Raises `Refused` for what was `given`."""
+        known = given
+        while True:
+            asked = self.ask(copy.deepcopy(known))
+            try:
+                request = as_request(asked)
+                self.check(request)
+                return request
+            except Refused as refused:
+                known = without(asked, refused.field or "")
+                if not refused.field or known == asked or without(given, refused.field) != given:
+                    raise
+                self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
 
     def check(self, request: LaunchRequest) -> Checked:
         """Check a request and show what it would take. Raises `Refused`."""
@@ -97,20 +119,18 @@ class Terminal:
         return run
 
     def show_runs(self) -> None:
-        """Print all runs."""
-        table = Table("", "state", Column("run", no_wrap=True), "begun", "repetitions", "cases")
-        for run in self.runs.all():
-            counts = run["counts"] or {}
-            progress = run["repetitions"]
-            table.add_row(
-                MARKS.get(run["state"], "[blue]●[/]"),
-                run["state"],
-                run["id"] + ("" if run["launched"] else " (by hand)"),
-                (run["created_at"] or "–")[:16].replace("T", " "),
-                f"{progress['done']}/{progress['planned'] or '–'}",
-                ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "–",
+        """Print all runs, the newest first: two lines for each, so that nothing is cut in a narrow terminal."""
+        runs = self.runs.all()
+        if not runs:
+            self.console.print(
+                f"No run is in {self.runs.settings.results}: `aifbench menu` launches one.", soft_wrap=True
             )
-        self.console.print(table)
+        for run in runs:
+            begun = "" if run["created_at"] is None else moment(run["created_at"])
+            more = [part for part in (begun, *_parts(run)) if part] + ([] if run["launched"] else ["started by hand"])
+            mark = MARKS.get(run["state"], "[blue]●[/]")
+            self.console.print(f"{mark} {run['state']:<10} {run['id']}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {'':<10} [dim]{escape(' · '.join(more))}[/]", highlight=False, soft_wrap=True)
 
     def show_run(self, run: str, follow: bool) -> dict[str, Any]:
         """Print one run; with `follow`, its progress until it ends."""
@@ -120,9 +140,16 @@ class Terminal:
             time.sleep(5)
             found = self.runs.show(run)
         self.console.print(_line(found), highlight=False, soft_wrap=True)
-        self.console.print(
-            str(self.runs.settings.results / run / "report" / "index.html"), highlight=False, soft_wrap=True
-        )
+        report = self.runs.settings.results / run / "report" / "index.html"
+        hints = {
+            "follow it": f"aifbench runs {run} --follow" if found["state"] in ACTIVE else None,
+            "report": str(report) if report.is_file() else None,
+            "continue": f"aifbench runs {run} --continue" if "continue" in found["can"] else None,
+            "measure again": f"aifbench runs {run} --again" if "again" in found["can"] else None,
+        }
+        for name, text in hints.items():
+            if text is not None:
+                self.console.print(f"{name + ':':<15} {text}", highlight=False, soft_wrap=True)
         return found
 
     def _ask_preset(self, shown: Mapping[str, Any], profile: str) -> str:
@@ -136,6 +163,23 @@ class Terminal:
         numbers = [str(number) for number in range(1, len(usable) + 1)]
         answer = Prompt.ask("Which one?", choices=numbers, default=numbers[-1], console=self.console)
         return str(usable[int(answer) - 1]["id"])
+
+    def _ask_axis(self, asked: dict[str, Any], benchmark: str | None, suite: Mapping[str, Any]) -> None:
+        """Ask for what a benchmark is mostly varied by."""
+        if benchmark not in AXES:
+            return
+        key, text = AXES[benchmark]
+        config = asked.setdefault("config", {})
+        if key in config or key in config.get("axes", {}):
+            return
+        default = _first(suite, key)
+        answer = Prompt.ask(text, default=default, console=self.console)
+        if answer != default:
+            values = [int(part) if part.strip().isdecimal() else part.strip() for part in answer.split(",")]
+            if key in suite and len(values) == 1:
+                config[key] = values[0]
+            else:
+                config.setdefault("axes", {})[key] = values
 
     def _ask_number(self, asked: dict[str, Any], key: str, text: str, default: str) -> None:
         while key not in asked:
@@ -152,6 +196,20 @@ def numbers(text: str) -> int | list[int]:
     """Return `4` as a number and `1,2,4` as a list. Raises ValueError."""
     found = [int(part) for part in text.split(",")]
     return found[0] if len(found) == 1 else found
+
+
+def without(request: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return a request without the value that a refusal names by its dotted path, or what it is a part of."""
+    key, _, rest = field.partition("[")[0].partition(".")
+    inner = request.get(key)
+    if not rest or not isinstance(inner, Mapping):
+        return {name: value for name, value in request.items() if name != key}
+    return {**request, key: without(inner, rest)}
+
+
+def moment(stamp: str) -> str:
+    """Return a time as this machine's clock shows it, to the minute."""
+    return f"{datetime.fromisoformat(stamp).astimezone():%d %b %H:%M}"
 
 
 def as_request(content: Mapping[str, Any]) -> LaunchRequest:
@@ -173,7 +231,13 @@ def _first(suite: Mapping[str, Any], key: str) -> str:
 
 
 def _line(run: Mapping[str, Any]) -> str:
+    parts = [f"{run['id']}: {run['state']}", *_parts(run), escape(run["message"])]
+    return " · ".join(part for part in parts if part)
+
+
+def _parts(run: Mapping[str, Any]) -> list[str]:
+    """Return how far a run is, and what its cases came to; missing ones of a run that goes on are to go."""
     progress, counts = run["repetitions"], run["counts"] or {}
-    cases = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    parts = [f"{run['id']}: {run['state']}", f"{progress['done']}/{progress['planned'] or '–'} repetitions", cases]
-    return " · ".join([part for part in parts if part] + ([escape(run["message"])] if run["message"] else []))
+    words = {"missing": "to go"} if run["state"] in ACTIVE else {}
+    cases = ", ".join(f"{count} {words.get(state, state)}" for state, count in counts.items() if count)
+    return [f"{progress['done']}/{progress['planned'] or '–'} repetitions", cases]
