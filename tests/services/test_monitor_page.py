@@ -254,6 +254,38 @@ def test_an_end_that_nobody_told_is_a_dash(visit, world):
     assert cell(page, "storage-killed", "Ended").split() == ["–"]
 
 
+def test_invalid_cases_are_not_green_and_a_cancelled_job_is_not_red(visit, world):
+    results = world.server.results
+    for name, invalid in (("dark", ["case-a", "case-b"]), ("light", []), ("old", None)):
+        made = Batch(results, "judged", f"storage-{name}-11111111").start()
+        for begin in (1.0, 2.0):
+            made.done("case-a", begin, begin + 1)
+        made.record.invalid = invalid
+        made.end()
+    for campaign in ("stopped", "gone"):
+        Batch(results, campaign, f"storage-{campaign}-11111111").start().end("terminated", "received SIGINT")
+    (results / "gone" / "launch").mkdir()
+    (results / "gone" / "launch" / "cancel.json").write_text("{}")
+    page = visit()
+
+    def mark(name):
+        found = line(page, f"storage-{name}").locator("[data-label=State] .state")
+        return found.inner_text(), found.get_attribute("class")
+
+    line(page, "storage-gone").get_by_text("cancelled").wait_for()
+    assert mark("dark") == ("complete, 2 invalid", "state warn")
+    assert mark("light") == ("complete", "state ok")
+    assert mark("old") == ("complete", "state ok")
+    assert "validity not told" in cell(page, "storage-old", "Cases")
+    assert "told" not in cell(page, "storage-light", "Cases")
+    assert mark("gone") == ("cancelled", "state off")
+    assert mark("stopped") == ("ended by a signal", "state off")
+    assert "received SIGINT" in cell(page, "storage-stopped", "State")
+    open_job(page, "storage-dark")
+    assert page.locator(".stateline .state").inner_text() == "complete, 2 invalid"
+    assert "2 invalid" in page.locator(".tiles div", has_text="Progress").inner_text()
+
+
 def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
     page = visit()
     open_job(page, "storage-target")

@@ -647,6 +647,61 @@ def test_a_plan_of_old_is_not_pending(reader, clock, tmp_path):
     assert reader.listed("active", 10)[0] == []
 
 
+def test_invalid_cases_are_told_and_an_older_record_does_not_tell(reader, clock, batch):
+    batch.start()
+    batch.done("case-a", 1.0, 2.0)
+    batch.end()
+    step(reader, clock)
+    assert row(reader)["cases_invalid"] is None
+    batch.record.invalid = []
+    batch.save()
+    step(reader, clock)
+    assert row(reader)["cases_invalid"] == 0
+    batch.record.invalid = ["case-a", "not-planned"]
+    batch.save()
+    step(reader, clock)
+    assert (row(reader)["state"], row(reader)["cases_invalid"]) == ("ok", 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "before", "after"),
+    [
+        ("terminated", "received SIGINT", "signal", "cancel"),
+        ("terminated", "received SIGTERM", "signal", "cancel"),
+        ("terminated", "ended without a word: killed, or node lost", None, None),
+        ("client_error", "received SIGTERM", None, None),
+        ("ok", None, None, None),
+    ],
+)
+def test_an_end_by_a_signal_is_told_and_whether_somebody_cancelled(
+    reader, clock, batch, tmp_path, status, reason, before, after
+):
+    batch.start()
+    step(reader, clock)
+    batch.end(status, reason)
+    step(reader, clock)
+    assert (row(reader)["state"], row(reader)["ended_by"]) == (status, before)
+    launch = tmp_path / "results" / batch.campaign / "launch"
+    launch.mkdir()
+    (launch / "cancel.json").write_text("{}")
+    step(reader, clock, 11)
+    assert row(reader)["ended_by"] == after
+    (launch / "cancel.json").unlink()  # the run goes on
+    step(reader, clock, 11)
+    assert row(reader)["ended_by"] == before
+
+
+def test_a_cancel_is_known_at_once_when_its_runner_ends(reader, clock, batch, tmp_path):
+    launch = tmp_path / "results" / batch.campaign / "launch"
+    batch.start()
+    launch.mkdir()
+    step(reader, clock)
+    (launch / "cancel.json").write_text("{}")
+    batch.end("terminated", "received SIGINT")
+    step(reader, clock)
+    assert row(reader)["ended_by"] == "cancel"
+
+
 @pytest.mark.parametrize(
     ("keeper", "ended", "state"), [(0, False, "pending"), (1, False, "not-started"), (0, True, "not-started")]
 )

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from aifbench.benchmark import benchmarks
+from aifbench.log import INFO, WARNING
+from aifbench.records.store import BatchStore, read_lines
 from tests.workflow.campaign import INFERENCE, RETRIEVAL, ROOT, STORAGE, command, measured, records, run, write
 
 
@@ -138,6 +140,13 @@ def test_an_invalid_case_fails_the_run_with_the_report_already_there(tmp_path):
     assert "1 invalid" in result.stderr
     assert "recall" in result.stderr
     assert (tmp_path / "results/small/report/index.html").exists()
+    (batch,) = (tmp_path / "results/small/batches").iterdir()
+    record = BatchStore(batch).read_record()
+    assert record.status == "ok"
+    assert record.invalid == list(record.planned)
+    levels = {line["msg"]: line["level"] for line in read_lines(batch / "log.jsonl")}
+    assert {level for msg, level in levels.items() if "building the index" in msg} == {INFO}
+    assert {level for msg, level in levels.items() if "invalid: recall" in msg} == {WARNING}
 
 
 WRONG = [

@@ -116,6 +116,16 @@ def counted(records: Sequence[CaseRecord], rule: Repetitions) -> list[CaseRecord
     return valid if len(valid) >= rule.min and len(ok) - len(valid) <= rule.spare else ok
 
 
+def state_of(records: Sequence[CaseRecord], rule: Repetitions) -> str:
+    """Return the state of a case with these repetitions, one of `STATES`."""
+    mine = counted(records, rule)
+    if any(record.status == "failed" for record in records):
+        return "failed"
+    if len(mine) < rule.min:
+        return "missing"
+    return "valid" if all(record.validity.valid for record in mine) else "invalid"
+
+
 def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: ForeignCpu) -> dict[str, Any]:
     rule = Repetitions.model_validate(planned["repetitions"])
     needed, mine = rule.min, counted(records, rule)
@@ -126,15 +136,9 @@ def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: F
     notes += contamination_notes(
         [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in mine]
     )
-    if failed:
-        state = "failed"
-    elif len(mine) < needed:
-        state = "missing"
+    state = state_of(records, rule)
+    if state == "missing":
         reasons.append(f"{len(mine)} of {needed} repetitions are recorded")
-    elif all(record.validity.valid for record in mine):
-        state = "valid"
-    else:
-        state = "invalid"
     if left_out:
         why = left_out[0].validity.reasons[0]
         notes.insert(0, f"{len(left_out)} of {len(records)} repetitions invalid and left out of the numbers: {why}")

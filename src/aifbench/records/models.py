@@ -162,4 +162,6 @@ class BatchRecord(Record):
     planned: dict[str, int]
     """Planned repetitions by case id."""
     done: dict[str, int] = Field(default_factory=dict)
+    invalid: list[str] | None = None
+    """Cases that are invalid with the repetitions done so far; None: not told, by an earlier version."""
     invocations: list[Invocation] = Field(default_factory=list)

@@ -17,6 +17,7 @@ import orjson
 from aifbench.benchmark import CaseFailed, Context, Measurement, Worker
 from aifbench.campaign.params import Params
 from aifbench.checks.recall import Floats, recall_id, recall_tie, ties_at
+from aifbench.log import INFO
 from aifbench.retrieval import build
 from aifbench.retrieval.children import ChildFailed
 from aifbench.retrieval.params import RetrievalParams
@@ -117,7 +118,7 @@ class RetrievalWorker(Worker):
         self._index = None
 
     def _build(self, params: RetrievalParams) -> None:
-        self.context.log(1, f"building the index {params.index} on {params.dataset}")
+        self.context.log(INFO, f"building the index {params.index} on {params.dataset}")
         child = subprocess.run(
             [sys.executable, "-m", "aifbench.retrieval.build", str(self._folder)],
             input=params.model_dump_json().encode(),

@@ -29,6 +29,7 @@ from aifbench.campaign.params import Params
 from aifbench.campaign.plan import duration
 from aifbench.campaign.spec import Spec, SpecCase
 from aifbench.log import ERROR, INFO, WARNING, BatchLog
+from aifbench.records.collect import state_of
 from aifbench.records.models import (
     BatchRecord,
     BatchStatus,
@@ -491,7 +492,8 @@ class BatchRun:
         for name, begin, end in names or [("measure", start_ns, end_ns)]:
             self.invocation.phases.append(self._stretch(name, begin, end, case, repetition))
         self.invocation.measured_s += (end_ns - start_ns) / 1e9
-        self.log.write(INFO, f"repetition {repetition + 1}: {self._outcome(record)}", case)
+        level = WARNING if kind == "measured" and not record.validity.valid else INFO  # a failed one was told above
+        self.log.write(level, f"repetition {repetition + 1}: {self._outcome(record)}", case)
         self.console.advance(f"{self._label(case)}  repetition {repetition + 1}  {self._outcome(record)}")
         self._save()
 
@@ -559,10 +561,15 @@ class BatchRun:
         return datetime.fromtimestamp(start + self._since(t_ns), UTC).isoformat(timespec="milliseconds")
 
     def _save(self) -> None:
-        done: dict[str, int] = {}
+        done: dict[str, list[CaseRecord]] = {}
         for record in self.records:
-            done[record.case] = done.get(record.case, 0) + 1
-        self.record.done = done
+            done.setdefault(record.case, []).append(record)
+        self.record.done = {case: len(mine) for case, mine in done.items()}
+        self.record.invalid = [
+            entry.case
+            for entry in self.spec.cases
+            if state_of(done.get(entry.case, []), entry.repetitions) == "invalid"
+        ]
         self.store.write_record(self.record)
 
     def _say(self, status: BatchStatus, reason: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, get_args
@@ -27,6 +28,8 @@ AFTER_S = 10.0
 """An ended job is followed for this long: its last samples and statements come after its status."""
 LOG = "log.jsonl"
 RESOURCES = "resources.jsonl"
+SIGNALLED = tuple(f"received {number.name}" for number in (signal.SIGINT, signal.SIGTERM))
+"""The reasons of a runner that somebody ended on purpose."""
 NOT_SAMPLED = "no sample yet"
 MEMORY_KINDS = ("anon", "file", "shmem")
 SAMPLED = (
@@ -70,6 +73,10 @@ class Job:
     reason: str | None = None
     cases_all: int = 0
     cases_done: int = 0
+    cases_invalid: int | None = None
+    """None: its record does not tell."""
+    cancelled: bool = False
+    """Its launched run was cancelled."""
     repetitions_all: int = 0
     repetitions_done: int = 0
     done_at_start: int | None = None
@@ -126,6 +133,8 @@ class Job:
         self.reason = _text(found.get("reason"))
         self.cases_all, self.repetitions_all = len(planned), sum(planned.values())
         self.cases_done = sum(done.get(case, 0) >= count for case, count in planned.items())
+        invalid = found.get("invalid")
+        self.cases_invalid = len(planned.keys() & set(map(str, invalid))) if isinstance(invalid, list) else None
         self.repetitions_done = sum(min(done.get(case, 0), count) for case, count in planned.items())
         if self.invocation.get("index") != last.get("index"):
             self.done_at_start, self.lost, self.ended_seen = None, None, None
@@ -188,6 +197,12 @@ class Job:
             return "lost"
         return self.status
 
+    def ended_by(self) -> str | None:
+        """Return `cancel` when a signal ended it and its run was cancelled, `signal` when not; None: neither."""
+        if self.status != "terminated" or self.reason not in SIGNALLED:
+            return None
+        return "cancel" if self.cancelled else "signal"
+
     def is_live(self) -> bool:
         """Return whether its record says that it runs."""
         return self.status == "running"
@@ -215,6 +230,7 @@ class Job:
             "state": state,
             "active": state in {"pending", "running"} or (state == "lost" and campaign_alive),
             "reason": self.lost if state == "lost" else self.reason,
+            "ended_by": self.ended_by(),
             "stalled": progress_s is not None and progress_s > self._patience_s(last),
             "no_progress_s": None if progress_s is None or progress_s <= QUIET_S else round(progress_s),
             "silent_s": None if silent_s is None or silent_s <= SILENT_S else round(silent_s),
@@ -229,6 +245,7 @@ class Job:
             "limit": _limit(allocation, started, self.queue),
             "cases_done": self.cases_done,
             "cases_all": self.cases_all,
+            "cases_invalid": self.cases_invalid,
             "repetitions_done": self.repetitions_done,
             "repetitions_all": self.repetitions_all,
             "eta": self._eta(last, state),

@@ -59,6 +59,8 @@ class _Campaign:
     folder: tuple[int, int] | None = None
     launched: bool | None = None
     """The client has launched it and its keeper lives (True) or not (False); None: it was started by hand."""
+    cancelled: bool = False
+    """Somebody has cancelled it, and it was not continued since."""
 
 
 class Reader:
@@ -150,6 +152,7 @@ class Reader:
             with contextlib.suppress(OSError):
                 self._take_plan(name, known)
             known.launched = self._keeper(name)
+            known.cancelled = self._was_cancelled(name)
             for batch in batches:
                 job = self._job(name, batch)
                 job.here = True
@@ -202,6 +205,13 @@ class Reader:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def _was_cancelled(self, name: str) -> bool:
+        try:
+            with self._root.folder(name, "launch") as folder:
+                return signature(folder, "cancel.json") is not None
+        except OSError:
+            return False
+
     def _look(self, job: Job, now: float) -> bool:
         """Read batch.json if it has changed; return whether it had."""
         try:
@@ -223,7 +233,9 @@ class Reader:
             age = max(0.0, self._wall() - found.mtime_ns / 1e9)
             job.seen_progress = now - age
             job.ended_seen = None if job.is_live() else now - age
-        self._campaigns[job.campaign].seen_at = max(self._campaigns[job.campaign].seen_at, found.mtime_ns / 1e9)
+        campaign = self._campaigns[job.campaign]
+        campaign.seen_at = max(campaign.seen_at, found.mtime_ns / 1e9)
+        campaign.cancelled = campaign.cancelled or (job.status == "terminated" and self._was_cancelled(job.campaign))
         if was_live or not first:
             self._ended.pop(job.id, None)
         return True
@@ -327,6 +339,8 @@ class Reader:
         at_work = self._at_work = self._alive()
         rows, changed = [], []
         for job in self.jobs.values():
+            cancelled = self._campaigns[job.campaign].cancelled
+            job.cancelled, job.changed = cancelled, job.changed or cancelled != job.cancelled
             if job.changed or job.is_live() or job.status is None:
                 job.make_row(now, job.campaign in at_work)
             rows.append(job.row)

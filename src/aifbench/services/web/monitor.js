@@ -32,13 +32,27 @@ const STATES = {
   timeout: ["bad", "time limit"],
 };
 
+const ENDED_BY = { cancel: ["off", "cancelled"], signal: ["off", "ended by a signal"] };
+
+function stateOf(row) {
+  const [sign, text] = ENDED_BY[row.ended_by] ?? STATES[row.state] ?? ["bad", row.state.replaceAll("_", " ")];
+  const invalid = row.active ? 0 : row.cases_invalid;
+  return invalid ? [sign === "ok" ? "warn" : sign, `${text}, ${count(invalid)} invalid`] : [sign, text];
+}
+
 export function stateText(row) {
-  return (STATES[row.state] ?? ["bad", row.state.replaceAll("_", " ")])[1];
+  return stateOf(row)[1];
 }
 
 export function stateMark(row) {
-  const sign = (STATES[row.state] ?? ["bad"])[0];
-  return el("span", { class: `state ${sign}` }, stateText(row));
+  const [sign, text] = stateOf(row);
+  return el("span", { class: `state ${sign}` }, text);
+}
+
+// What is known of the cases' validity; results of an earlier version do not tell it.
+function validity(row) {
+  if (row.cases_invalid === null) return row.cases_done ? "validity not told" : null;
+  return row.cases_invalid ? `${count(row.cases_invalid)} invalid` : null;
 }
 
 // Warnings beside the state: no progress, no samples, an owner that cannot be checked.
@@ -66,7 +80,7 @@ export function progress(row) {
   bar.firstChild.style.width = `${100 * part}%`;
   const eta = row.eta.value === null ? null : `about ${duration(row.eta.value)} ${row.state === "pending" ? "in all" : "left"}`;
   return [
-    `${row.cases_done} of ${row.cases_all} cases`, bar,
+    [`${row.cases_done} of ${row.cases_all} cases`, validity(row)].filter(Boolean).join(", "), bar,
     el("small", {}, `${count(row.repetitions_done)} of ${count(row.repetitions_all)} repetitions${eta ? `, ${eta}` : ""}`),
   ];
 }
@@ -102,7 +116,7 @@ function endedCells(row) {
     [stateMark(row), row.reason ? el("small", { class: "why" }, visible(row.reason)) : null],
     [moment(row.ended_at)],
     [duration(row.elapsed_s)],
-    [`${row.cases_done} of ${row.cases_all}`],
+    [`${row.cases_done} of ${row.cases_all}`, validity(row) === null ? null : el("small", {}, validity(row))],
   ];
 }
 
