@@ -384,6 +384,10 @@ class Reader:
         found = {"active": active, "ended": ended[:most], "all": [*active, *ended[:most], *waiting[:most]]}
         return found[state], len(rows)
 
+    def knows(self, run: str) -> bool:
+        """Return whether there is a folder of this run (campaign) in the results."""
+        return run in self._campaigns
+
     def detail(self, id: str) -> dict[str, Any] | None:
         """Return all that is known of a job but its samples: the row, phases as bands, facts. None: no such job."""
         with self._held():

@@ -115,6 +115,7 @@ class MonitorService(Service):
             return {
                 "jobs": listed,
                 "total": total,
+                "known": run is None or reader.knows(run),
                 "slurm": slurm,
                 "problem": self._problem,
                 "polled_at": reader.polled_at or None,

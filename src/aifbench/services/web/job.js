@@ -27,14 +27,17 @@ export function showJob(root, id, signal) {
       charts.draw();
     } }, text))));
   const log = logTail();
-  root.append(
-    el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")),
-    el("div", { class: "tools" }, title, el("span", { class: "push" }, link.node)),
-    where, state, said, problem, facts,
+  const parts = [
+    facts,
     el("section", { "aria-label": "Use over time" },
       el("div", { class: "tools" }, el("h2", {}, "Use over time"), el("span", { class: "push" }, spans)),
       noSamples, charts.node),
     el("section", { "aria-label": "Log" }, el("h2", {}, "Log"), log.node),
+  ];
+  root.append(
+    el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")),
+    el("div", { class: "tools" }, title, el("span", { class: "push" }, link.node)),
+    where, state, said, problem, ...parts,
   );
   signal.addEventListener("abort", () => charts.observer.disconnect());
 
@@ -172,12 +175,18 @@ export function showJob(root, id, signal) {
       log.replace(lines.lines);
       logged = lines.next;
       problem.hidden = true;
+      for (const part of parts) part.hidden = false;
       show();
       charts.draw();
       early.forEach(apply);
     } catch (error) {
       if (signal.aborted) return;
       if (error.status) { problem.textContent = error.message; problem.hidden = false; }
+      if (error.status === 404) {
+        title.textContent = "No such job";
+        problem.textContent = `There is no job ${visible(id)} in the results, or it is not there any more.`;
+        for (const part of parts) part.hidden = true;
+      }
       if (!error.status || error.status >= 500) setTimeout(() => { if (!signal.aborted) load(); }, 1000);
     } finally {
       early = [];

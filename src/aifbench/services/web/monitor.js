@@ -220,26 +220,33 @@ function showJobs(root, signal, run = null) {
   const none = el("p", { class: "empty", hidden: true }, run === null
     ? "No job is active. Start one in the tab Launch, or with snakemake in a terminal: it appears here by itself."
     : "No job of this run is active. A run that was just launched appears here once it is planned.");
+  const nobody = el("p", { class: "empty", hidden: true },
+    `No such run: the results have no folder ${visible(run)}. A run that is just being launched appears here by itself.`);
   const noneEnded = el("p", { class: "empty", hidden: true }, "No job has ended yet.");
   const more = el("p", { class: "help", hidden: true });
   const planned = el("details", { hidden: true }, el("summary", {}), waiting.node);
+  const sections = [
+    el("section", { "aria-label": "Active" }, el("h2", {}, "Active"), active.node, none),
+    el("section", { "aria-label": "Recently ended" }, el("h2", {}, "Recently ended"), ended.node, noneEnded, more, planned),
+  ];
   if (run !== null) {
     document.title = `${run} · Monitor · aifbench`;
     root.append(el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")));
   }
   root.append(
     el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, el("span", { class: "push" }, link.node)),
-    said, problem,
-    el("section", { "aria-label": "Active" }, el("h2", {}, "Active"), active.node, none),
-    el("section", { "aria-label": "Recently ended" }, el("h2", {}, "Recently ended"), ended.node, noneEnded, more, planned),
+    said, problem, nobody, ...sections,
   );
   let total = 0;
+  let known = true;
   let loading = null;
   let again = false;
   let focused = false;
 
   function draw() {
     const all = [...rows.values()];
+    nobody.hidden = known || all.length > 0;
+    for (const node of [summary, ...sections]) node.hidden = !nobody.hidden;
     const running = all.filter((row) => row.active);
     const over = all.filter((row) => !row.active && row.state !== "not-started");
     const idle = all.filter((row) => row.state === "not-started");
@@ -300,10 +307,11 @@ function showJobs(root, signal, run = null) {
       const found = await loading;
       rows.clear();
       for (const row of found.jobs) rows.set(row.id, row);
-      total = found.total;
+      ({ total, known } = found);
       problem.textContent = found.problem ?? (found.slurm?.problem ? `Slurm does not answer (${visible(found.slurm.problem)}); states come from files only.` : "");
       problem.hidden = !problem.textContent;
       draw();
+      if (!known) setTimeout(() => { if (!signal.aborted) load(); }, 2000);
     } catch (error) {
       if (signal.aborted) return;
       if (error.status) { problem.textContent = error.message; problem.hidden = false; }
