@@ -17,6 +17,8 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from aifbench.services.settings import private_folder
+
 HOSTS = {"localhost", "127.0.0.1"}
 """Names under which a tunnel is opened; a page of somebody else that makes a browser come here uses its own."""
 
@@ -50,9 +52,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 def serve(results: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Serve `results` on a socket in `folder`, which is made for the owner alone, until SIGINT or SIGTERM."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    path = folder / f"view-{os.getpid()}.sock"
+    path = private_folder(folder, ours=False) / f"view-{os.getpid()}.sock"
     handler = partial(_Handler, directory=str(results.absolute()))
     before = os.umask(0o177)
     try:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from aifbench.services.client.identity import alive, read
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.problems import Refused
+from aifbench.storage.filesystem import mount_of
 from tests.services.checkout import TINY, change_system, checkout, launcher
 from tests.services.live import Live
 
@@ -191,6 +193,17 @@ def test_a_whole_run(server):
     assert [one["id"] for one in server.get("/api/v1/runs").json()["runs"]] == [run]
     assert 'aif_launch_requests_total{reason="queue_full",result="ko"} 1.0' in server.get("/metrics").body.decode()
     assert 'aif_runs{state="ended"} 1.0' in server.get("/metrics").body.decode()
+
+
+def test_a_storage_launch_says_where_it_will_write(server):
+    def targets(request):
+        return server.post("/api/v1/runs:validate", request).json()["plan"]["targets"]
+
+    (target,) = targets(TINY)
+    assert target["path"].endswith("target")
+    assert target["type"] == mount_of(server.project)["type"]
+    assert 0 < target["free_bytes"] < shutil.disk_usage(server.project).total
+    assert targets({"preset": "retrieval-quick"}) == []
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.services.app import create_app, make_services, routes_of
+from aifbench.services.serve import bind_unix
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens
 from tests.services.live import SOURCE, Live
@@ -182,6 +183,17 @@ def test_a_token_that_others_planted_or_can_read_is_not_used(folder, how):
         Tokens(state)
     file.unlink()
     assert Tokens(state)["launch"] != "A" * 43
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o1777])
+def test_a_socket_s_folder_that_others_can_enter_is_refused_and_left_as_it_is(folder, mode):
+    """It may be their common folder, or /tmp: `--socket` names any file."""
+    (folder / "own").mkdir()
+    (folder / "own").chmod(mode)
+    with pytest.raises(ConfigError, match="can be entered by others"):
+        bind_unix(folder / "own" / "serve.sock")
+    assert (folder / "own").stat().st_mode & 0o7777 == mode
+    assert private_folder(folder / "own" / "new", ours=False).stat().st_mode & 0o777 == 0o700
 
 
 def test_a_folder_of_ours_that_is_open_is_closed(folder):

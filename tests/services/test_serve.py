@@ -18,6 +18,7 @@ from aifbench.services.ids import is_id, open_beneath
 from aifbench.services.serve import bind_loopback, bind_unix
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens
+from tests.services.checkout import checkout
 from tests.services.live import SOURCE, Live
 
 
@@ -51,6 +52,15 @@ def test_socket_folder_and_tokens_are_the_owners_alone(server):
         assert stat.S_IMODE(os.stat(server.state / f"token-{scope}").st_mode) == 0o600
         assert len(server.token(scope)) == 43
     assert server.get("/api/v1/services").json() == {"services": ["log"]}
+
+
+def test_it_says_when_there_is_no_checkout_to_launch_from(tmp_path, server):
+    assert "no checkout" not in server.said()  # the log service needs none
+    with Live(tmp_path / "away", "client") as live:
+        assert f"{live.project} is no checkout of aifbench: nothing can be launched from here" in live.said()
+    checkout(tmp_path / "here" / "project")
+    with Live(tmp_path / "here", "client") as live:
+        assert "no checkout" not in live.said()
 
 
 def test_it_prints_how_to_reach_it_and_no_secret_into_a_file(server):
@@ -156,7 +166,7 @@ def test_a_live_server_is_never_replaced(server, tmp_path):
 
 def test_a_socket_of_another_program_is_never_replaced(tmp_path):
     path = tmp_path / "own" / "serve.sock"
-    path.parent.mkdir()
+    path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen(0)
@@ -172,7 +182,7 @@ def test_a_socket_of_another_program_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_what_is_no_socket_is_never_removed(tmp_path, kind):
     path = tmp_path / "own" / "serve.sock"
-    path.parent.mkdir()
+    path.parent.mkdir(mode=0o700)
     if kind == "file":
         path.write_text("mine")
     elif kind == "folder":

@@ -79,7 +79,7 @@ def bind_unix(path: Path) -> tuple[socket.socket, int]:
 
     The socket of a dead server is replaced; that of a live one never. Raises ConfigError with what to do.
     """
-    private_folder(path.parent)
+    private_folder(path.parent, ours=False)
     lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -150,6 +150,8 @@ def serve(
 
     `show_token`: the address that is printed carries the token; only for a terminal, never for a file.
     """
+    if "client" in names and not (settings.project / "workflow" / "Snakefile").is_file():
+        say(f"{settings.project} is no checkout of aifbench: nothing can be launched from here (see --project)")
     tokens = Tokens(settings.state)
     path = path or settings.runtime / SOCKET_NAME
     lock = None

@@ -61,10 +61,11 @@ class Settings:
         )
 
 
-def private_folder(folder: Path) -> Path:
+def private_folder(folder: Path, *, ours: bool = True) -> Path:
     """Make a folder that its owner alone can enter, or check that it is one; return it.
 
-    Raises ConfigError when it is a link, belongs to somebody else, or cannot be closed to others.
+    One of `ours` is closed to others; one that the user named may be theirs too, so its mode is not ours to change.
+    Raises ConfigError when it is a link, belongs to somebody else, or is not ours and open to others.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,8 +74,11 @@ def private_folder(folder: Path) -> Path:
         raise ConfigError(str(folder), None, f"cannot be made: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ConfigError(str(folder), None, "must be a folder of your own, not a link and not somebody else's")
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    if stat.S_IMODE(found.st_mode) & 0o077 and ours:
         folder.chmod(0o700)
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        problem = "can be entered by others: name a folder that is not there yet, or close it yourself (chmod 700)"
+        raise ConfigError(str(folder), None, problem)
     return folder
 
 

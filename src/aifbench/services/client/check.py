@@ -30,6 +30,7 @@ from aifbench.services.client.reasons import from_config, refuse
 from aifbench.services.client.request import Composed, LaunchRequest, compose
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.settings import Settings
+from aifbench.storage.filesystem import mount_of
 
 MOST_CASES = 1000
 """Points of a matrix that a request may have; a larger one is a campaign file's."""
@@ -67,6 +68,7 @@ class Checked:
             },
             "budget_node_hours": self.plan.config.keys.budget.node_hours,
             "expected_end": self.plan.expected_end(now).isoformat(timespec="seconds"),
+            "targets": self._targets(),
             "jobs": [
                 {
                     "batch": batch.id,
@@ -78,6 +80,20 @@ class Checked:
                 for batch in self.plan.batches.values()
             ],
         }
+
+    def _targets(self) -> list[dict[str, Any]]:
+        """Return `[{path, type, free_bytes}]` of the folders under test, as they are seen from here."""
+        paths: dict[Path, None] = {}
+        for case in self.plan.cases:
+            if case.benchmark == "storage":
+                paths |= dict.fromkeys(case.params.writes() or (self.plan.config.system.paths.target,))
+        return [_target(path) for path in paths]
+
+
+def _target(path: Path) -> dict[str, Any]:
+    there = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    facts = os.statvfs(there)
+    return {"path": str(path), "type": mount_of(there)["type"], "free_bytes": facts.f_bavail * facts.f_frsize}
 
 
 class Checker:

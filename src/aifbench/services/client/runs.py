@@ -178,7 +178,7 @@ class Runs:
         return self.show(folder.name)["state"] in {"ended", "failed"} and (folder / "report" / "index.html").is_file()
 
     def _shadows(self) -> Path:
-        return private_folder(private_folder(self.settings.state / "client" / "reports"))
+        return private_folder(private_folder(private_folder(self.settings.state) / "client") / "reports")
 
     def _partial(self, folder: Path) -> None:
         """Make a report beside the run's own files, which Snakemake may be writing."""

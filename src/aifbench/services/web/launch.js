@@ -1,6 +1,6 @@
 // The tab Launch: a form made from the menu and its schemas, checked by the server while it is filled in, and the runs.
 
-import { NONE, api, duration, el, moment, toast, visible } from "./common.js";
+import { NONE, api, bytes, duration, el, moment, toast, visible } from "./common.js";
 
 const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "order", "pack", "repetitions", "engine",
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
@@ -479,6 +479,7 @@ class Summary {
     const rows = [
       ["Measuring", `about ${duration(plan.expected_s)}`], ["Node-hours", `${plan.node_hours.toPrecision(2)} of ${plan.budget_node_hours}`],
       plan.gpu_hours ? ["GPU-hours", plan.gpu_hours.toPrecision(2)] : null,
+      ...(plan.targets ?? []).map((one) => ["Writes to", `${visible(one.path)}: ${one.type}, ${bytes(one.free_bytes)} free here`]),
       ["Cases", `${plan.cases}, ${plan.repetitions} repetitions`], ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
     ].filter(Boolean);
     this.figures.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
@@ -566,7 +567,7 @@ class RunTable {
       row.progress.textContent = NONE;
     }
     const counts = run.counts;
-    row.counts.replaceChildren(...(counts ? COUNTS.filter(([name]) => counts[name]).map(([name, sign]) => el("span", { class: `state ${sign}` }, `${counts[name]} ${name}`)) : [NONE]));
+    row.counts.replaceChildren(...(counts ? COUNTS.filter(([name]) => counts[name]).map(([name, sign]) => el("span", { class: `state ${sign}` }, `${counts[name]} ${name === "missing" && ACTIVE.has(run.state) ? "to go" : name}`)) : [NONE]));
     row.report.disabled = !run.report;
     row.watch.hidden = !planned || !document.querySelector("#tabs [data-route=monitor]");
     row.watch.textContent = ACTIVE.has(run.state) ? "Watch" : "Jobs";
