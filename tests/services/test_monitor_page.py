@@ -345,6 +345,27 @@ def test_a_job_page_tells_memory_by_kind_waiting_and_failures(visit, world):
     records.get_by_text("12 failed").wait_for()
 
 
+def test_the_page_of_an_ended_job_tells_what_it_has_used(visit, world):
+    page = visit()
+    open_job(page, "storage-target")
+    connection = page.locator(".connection")
+    connection.get_by_text("live", exact=True).wait_for()
+    assert page.locator(".readout").inner_text().startswith("Now: 0:59")
+    world.disk.sample(60.0, records=6000, errors=7, rss=300 << 20, cpu=4.5)
+    world.disk.end()
+    connection.get_by_text("ended", exact=True).wait_for()
+    tile = page.locator(".tiles div")
+    tile.get_by_text("in all, 7 failed").wait_for()
+    assert "6 000" in tile.filter(has_text="Records").inner_text()
+    assert "2.57 cores" in tile.filter(has_text="CPU").inner_text()  # (59 * 0.5 + 12 * 10 + 4.5) / 60
+    assert "mean, most 4.50, of 4" in tile.filter(has_text="CPU").inner_text()
+    memory = tile.filter(has_text="Memory").inner_text()
+    assert "300 MiB" in memory
+    assert "mean 103 MiB, peak 600 MiB (sum of VmHWM), limit 8.00 GiB" in memory
+    assert "–" in tile.filter(has_text="GPU").inner_text()
+    assert page.locator(".readout").inner_text().startswith("At the end: 1:00")
+
+
 def test_gpus_have_their_charts(visit):
     page = visit()
     open_job(page, "inference-ollama")

@@ -318,6 +318,48 @@ def test_samples_of_an_ended_job_come_from_its_table(reader, clock, batch, tmp_p
     assert row(reader)["active"] is False
 
 
+def test_the_samples_of_the_last_second_are_there_as_soon_as_the_end_is(reader, clock, batch):
+    batch.start()
+    batch.sample(1.0)
+    step(reader, clock)
+    batch.sample(2.0)  # no poll sees it before it is in the table
+    batch.end()
+    step(reader, clock)
+    for _ in range(2):
+        assert reader.samples(row(reader)["id"], -1, 0)["t"] == [1.0, 2.0]
+        step(reader, clock, 60)
+
+
+def test_what_an_ended_job_has_used_is_told_from_all_its_samples(reader, clock, batch):
+    gpus = [
+        {"index": i, "utilization": use, "memory_bytes": GIB, "memory_total_bytes": 4 * GIB, "power_w": 9.0}
+        for i, use in enumerate((0.5, 1.0))
+    ]
+    batch.start()
+    batch.sample(1.0, cpu=None, rss=100 << 20, records=1)
+    batch.sample(2.0, cpu=1.0, rss=300 << 20, records=5, gpu=gpus)
+    batch.sample(5.0, cpu=3.0, rss=100 << 20, records=9, errors=2)
+    step(reader, clock)
+    live = reader.samples(row(reader)["id"], -1, 0)["used"]
+    batch.end()
+    step(reader, clock)
+    step(reader, clock, 60)
+    used = reader.samples(row(reader)["id"], -1, 0)["used"]
+    assert used == live
+    assert (used["cores_mean"], used["cores_peak"]) == (2.5, 3.0)  # one second of 1, three of 3; one was not measured
+    assert (used["memory_mean"], used["memory_peak"]) == (140 << 20, 300 << 20)
+    assert used["memory_peak_vmhwm"] == 600 << 20
+    assert (used["gpu_mean"], used["gpu_memory_peak"]) == (0.75, 2 * GIB)
+    assert (used["records"], used["errors"]) == (9, 2)
+
+
+def test_a_job_without_samples_has_used_nothing_that_is_known(reader, clock, batch):
+    batch.start()
+    batch.end()
+    step(reader, clock)
+    assert set(reader.samples(row(reader)["id"], -1, 0)["used"].values()) == {None}
+
+
 def test_a_job_whose_clients_have_a_node_of_their_own(reader, clock, batch):
     server = {**worker_row(1.0, cpu=3.0), "role": "server"}
     there = [{**node_row(1.0, CLIENT_NODE), "node": "node-b", "clock_s": 77.0}]

@@ -207,6 +207,10 @@ class Job:
         """Return whether its record says that it runs."""
         return self.status == "running"
 
+    def is_compacted(self) -> bool:
+        """Return whether its samples are in a table: the last of them may never have been seen in the live file."""
+        return not self.is_live() and self.invocation.get("ended_at") is not None
+
     def is_followed(self, now: float) -> bool:
         """Return whether its files may still grow."""
         return self.is_live() or (self.ended_seen is not None and now - self.ended_seen < AFTER_S)

@@ -122,7 +122,8 @@ class Reader:
                 if job.is_followed(began):
                     events += self._follow(job, began)
                 elif job.series.last is not None:
-                    self._keep(job.id, job.series)
+                    if not job.is_compacted():
+                        self._keep(job.id, job.series)
                     job.series = Series()
             if self.polls == 0:
                 events = []  # nobody has asked yet, and those who will get all of it as the answer
@@ -404,15 +405,17 @@ class Reader:
             }
 
     def samples(self, id: str, since_s: float, step_s: float) -> dict[str, Any] | None:
-        """Return the samples of a job's last invocation as columns (see `Series.columns`). None: no such job."""
+        """Return the samples of a job's last invocation as columns (see `Series.columns`), and `used`, what all of them
+        together tell (see `Series.used`). None: no such job.
+        """
         with self._held():
             job = self.jobs.get(id)
             if job is None:
                 return None
             index = job.invocation.get("index")
             head = {"id": id, "invocation": job.invocations or None, "started_at": job.row["started_at"]}
-            if job.is_live() or job.shown_sample() is not None:
-                return {**head, "count": job.series.samples, **job.series.columns(since_s, step_s)}
+            if not job.is_compacted() and (job.is_live() or job.shown_sample() is not None):
+                return {**head, **_told(job.series, since_s, step_s)}
             series = self._ended.get(id)
             where = (job.campaign, "batches", job.batch)
         if series is None:
@@ -422,7 +425,7 @@ class Reader:
                     series.add(sample)
             with self._held():
                 self._keep(id, series)
-        return {**head, "count": series.samples, **series.columns(since_s, step_s)}
+        return {**head, **_told(series, since_s, step_s)}
 
     def _keep(self, id: str, series: Series) -> None:
         self._ended[id] = series
@@ -448,6 +451,10 @@ class Reader:
         end = data.rfind(b"\n") + 1
         found = [line for line in map(log_line, data[:end].splitlines()) if line is not None]
         return {"id": id, "lines": found, "next": begin + end, "restarted": restarted}
+
+
+def _told(series: Series, since_s: float, step_s: float) -> dict[str, Any]:
+    return {"count": series.samples, "used": series.used(), **series.columns(since_s, step_s)}
 
 
 def sample_event(job: Job, sample: Sample, values: dict[str, float]) -> bytes:

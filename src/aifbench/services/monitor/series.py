@@ -106,6 +106,25 @@ class Grouping:
 
 
 @dataclass
+class _Extent:
+    """Mean, weighted by time, and largest of a value over all samples that had it; None: none had."""
+
+    peak: float | None = None
+    _total: float = 0.0
+    _seconds: float = 0.0
+
+    def add(self, value: float | None, seconds: float) -> None:
+        if value is not None:
+            self.peak = value if self.peak is None else max(self.peak, value)
+            self._total += value * seconds
+            self._seconds += seconds
+
+    @property
+    def mean(self) -> float | None:
+        return self._total / self._seconds if self._seconds else None
+
+
+@dataclass
 class _Bucket:
     """Some samples in one: the time of the last, and smallest, largest, sum and number of each series."""
 
@@ -128,6 +147,7 @@ class Series:
         self._buckets: list[_Bucket] = []
         self._bucket_s = FIRST_BUCKET_S
         self._records: deque[tuple[float, int]] = deque()
+        self._cores, self._memory, self._peak, self._gpu, self._gpu_memory = (_Extent() for _ in range(5))
 
     def add(self, sample: Sample) -> dict[str, float] | None:
         """Take one sample and return its values by series; None, and no change, when it is not later than the last."""
@@ -140,9 +160,38 @@ class Series:
         row = array("d", [values.get(name, math.nan) for name in self.names])
         self._recent.append((sample.t_s, row))
         self._bucket(sample.t_s, row)
+        self._use(sample)
         self.last = sample
         self.samples += 1
         return {name: _short(value) for name, value in values.items()}
+
+    def used(self) -> dict[str, float | None]:
+        """Return what the batch's processes have used over all samples: means over time, peaks, totals.
+
+        Cores, bytes, `gpu` a ratio (mean of the GPUs), counts. None: no sample had it.
+        """
+        return {
+            "cores_mean": self._cores.mean,
+            "cores_peak": self._cores.peak,
+            "memory_mean": self._memory.mean,
+            "memory_peak": self._memory.peak,
+            "memory_peak_vmhwm": self._peak.peak,
+            "gpu_mean": self._gpu.mean,
+            "gpu_memory_peak": self._gpu_memory.peak,
+            "records": None if self.last is None else self.last.records,
+            "errors": None if self.last is None else self.last.errors,
+        }
+
+    def _use(self, sample: Sample) -> None:
+        seconds = sample.t_s - self.last.t_s if self.last is not None else sample.t_s
+        self._cores.add(sample.jobs("cpu_cores"), seconds)
+        self._memory.add(sample.jobs("rss_bytes"), seconds)
+        self._peak.add(sample.jobs("peak_rss_bytes"), seconds)
+        for extent, column in ((self._gpu, "utilization"), (self._gpu_memory, "memory_bytes")):
+            values = [number(gpu.get(column)) for gpu in sample.gpus]
+            known = [value for value in values if value is not None]
+            if known and len(known) == len(values):
+                extent.add(sum(known) / (len(known) if column == "utilization" else 1), seconds)
 
     def columns(self, since_s: float, step_s: float) -> dict[str, Any]:
         """Return `{t: [], series: [{name, quantity, role, unit, values, low, high}]}` of the samples after `since_s`.

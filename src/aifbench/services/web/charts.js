@@ -83,6 +83,7 @@ export class Charts {
     this.phases = [];
     this.zero = 0;
     this.span = null;
+    this.over = false; // the last sample is of the end, not of now
     this.cursor = null;
     this.legend = el("ul", { class: "legend" });
     this.readout = el("p", { class: "readout" });
@@ -91,7 +92,7 @@ export class Charts {
       class: "slider", role: "slider", tabindex: "0", "aria-label": "Time, for all charts", "aria-describedby": "slider-help",
     }, this.strip);
     this.help = el("p", { class: "help", id: "slider-help" },
-      "Arrow keys move the cursor through all charts, Page Up and Page Down by ten samples; Escape goes back to now.");
+      "Arrow keys move the cursor through all charts, Page Up and Page Down by ten samples; Escape goes back to the last one.");
     this.grid = el("div", { class: "charts" });
     this.node = el("div", { class: "chartbox" }, this.readout, this.slider, this.help, this.legend, this.grid);
     this.drawn = new Map();
@@ -153,7 +154,7 @@ export class Charts {
     const [begin, end] = this.range;
     const phase = this.phaseAt(t[at]);
     const when = `${short(t[at])} after the start, ${clockOf(this.zero + t[at] * 1000)}`;
-    this.readout.textContent = `${this.cursor === null ? "Now: " : ""}${when}${phase ? ` · ${phase}` : ""}`;
+    this.readout.textContent = `${this.cursor !== null ? "" : this.over ? "At the end: " : "Now: "}${when}${phase ? ` · ${phase}` : ""}`;
     const told = [];
     for (const { chart, value, lines, cursor, width } of this.drawn.values()) {
       const texts = lines.map(({ role, unit, values }) => (
@@ -230,7 +231,7 @@ export class Charts {
     entry.picture.setAttribute("width", width);
     entry.picture.replaceChildren(...parts);
     const now = lines.map((line) => `${line.role} ${withUnit(line.values[t.length - 1], unit)}`).join(", ");
-    entry.picture.setAttribute("aria-label", `${entry.chart.title} over time: now ${now}; at most ${withUnit(most, unit)}`);
+    entry.picture.setAttribute("aria-label", `${entry.chart.title} over time: ${this.over ? "at the end" : "now"} ${now}; at most ${withUnit(most, unit)}`);
     entry.lines = lines;
     entry.width = width;
   }

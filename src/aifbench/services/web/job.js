@@ -47,6 +47,7 @@ export function showJob(root, id, signal) {
   let again = false;
   let step = null;
   let logged = 0;
+  let used = null;
   let first = true;
 
   function show() {
@@ -65,21 +66,13 @@ export function showJob(root, id, signal) {
       row.reason ? el("span", { class: "why" }, visible(row.reason)) : null,
       row.owner ? el("span", { class: "why" }, visible(row.owner)) : null);
     if (fresh.textContent !== state.textContent) state.replaceChildren(...fresh.childNodes);
+    const over = !["running", "pending", "lost"].includes(row.state);
+    link.over(over);
+    charts.over = over;
     const tiles = [
       ["Elapsed", [duration(row.elapsed_s)], [row.limit.value === null ? null : "of ", measured(row.limit, duration, "no limit")]],
       ["Progress", ...splitProgress(row)],
-      ["CPU", [measured(row.cores, (value) => `${cores(value)} cores`)], ["of ", measured(row.cores_allocated, count), sourceOf(row.cores_allocated)]],
-      ["Memory", [measured(row.memory, bytes)], [
-        row.memory_peak.value === null ? null : `peak ${bytes(row.memory_peak.value)}${sourceOf(row.memory_peak)}`,
-        row.memory_limit.value === null ? null : `, limit ${bytes(row.memory_limit.value)}`,
-        row.memory_anon.value === null ? null
-          : ` · ${bytes(row.memory_anon.value)} anonymous, ${bytes(row.memory_file.value)} of files, ${bytes(row.memory_shmem.value)} shared`]],
-      ["GPU", [measured(row.gpu, percent, row.state === "running" ? "not measured" : NONE)], [row.gpu_memory.value === null
-        ? (row.state === "running" ? row.gpu.reason ?? null : null)
-        : `${bytes(row.gpu_memory.value)} of ${row.gpu_memory_total.value === null ? NONE : bytes(row.gpu_memory_total.value)}`]],
-      ["Records", [measured(row.records_per_s, (value) => `${rate(value)}/s`)], [
-        row.records.value === null ? null : `${count(row.records.value)} in all`,
-        row.errors.value ? `, ${count(row.errors.value)} failed` : null]],
+      ...(over ? usedTiles(row, used) : nowTiles(row)),
     ];
     facts.replaceChildren(...tiles.map(([name, value, more]) => (
       el("div", {}, el("dt", {}, name), el("dd", {}, ...value), el("dd", { class: "more" }, ...more)))));
@@ -92,7 +85,7 @@ export function showJob(root, id, signal) {
     else if (!before.stalled && row.stalled) said.textContent = "stalled: no progress";
     show();
     if (before.state === "running" && row.state !== "running") closeStep();
-    if (row.invocation !== before.invocation) load();
+    if (row.invocation !== before.invocation || row.ended_at !== before.ended_at) load();
   }
 
   // The phase that goes on now is told by the samples; the ended ones came with the job.
@@ -164,6 +157,7 @@ export function showJob(root, id, signal) {
       const [found, samples, lines] = await Promise.all([
         api(`jobs/${id}`, { signal }), api(`jobs/${id}/samples`, { signal }), api(`jobs/${id}/log`, { signal })]);
       row = found;
+      ({ used } = samples);
       charts.zero = new Date(found.started_at).getTime();
       charts.phases = found.phases.map(([name, from, to]) => [name, from, to]);
       charts.data = { t: samples.t, series: new Map(samples.series.map((line) => [line.name, line])) };
@@ -206,6 +200,43 @@ export function showJob(root, id, signal) {
     onEvent: (found) => { if (loading || !row) early.push(found); else apply(found); },
   });
   load();
+}
+
+// What a job uses now.
+function nowTiles(row) {
+  return [
+    ["CPU", [measured(row.cores, (value) => `${cores(value)} cores`)], ["of ", measured(row.cores_allocated, count), sourceOf(row.cores_allocated)]],
+    ["Memory", [measured(row.memory, bytes)], [
+      row.memory_peak.value === null ? null : `peak ${bytes(row.memory_peak.value)}${sourceOf(row.memory_peak)}`,
+      row.memory_limit.value === null ? null : `, limit ${bytes(row.memory_limit.value)}`,
+      row.memory_anon.value === null ? null
+        : ` · ${bytes(row.memory_anon.value)} anonymous, ${bytes(row.memory_file.value)} of files, ${bytes(row.memory_shmem.value)} shared`]],
+    ["GPU", [measured(row.gpu, percent, row.state === "running" ? "not measured" : NONE)], [row.gpu_memory.value === null
+      ? (row.state === "running" ? row.gpu.reason ?? null : null)
+      : `${bytes(row.gpu_memory.value)} of ${row.gpu_memory_total.value === null ? NONE : bytes(row.gpu_memory_total.value)}`]],
+    ["Records", [measured(row.records_per_s, (value) => `${rate(value)}/s`)], [
+      row.records.value === null ? null : `${count(row.records.value)} in all`,
+      row.errors.value ? `, ${count(row.errors.value)} failed` : null]],
+  ];
+}
+
+// What an ended job has used in its last run, by all its samples.
+function usedTiles(row, used) {
+  const told = (value, write) => measured({ value: value ?? null, reason: "no sample has it" }, write);
+  const more = (...parts) => [parts.filter(Boolean).join(", ")];
+  const { cores_mean: mean, cores_peak: most, memory_peak: memory, memory_peak_vmhwm: vmhwm } = used ?? {};
+  return [
+    ["CPU", [told(mean, (value) => `${cores(value)} cores`)], [
+      ...more((mean ?? null) !== null && `mean, most ${cores(most)}`, "of "), measured(row.cores_allocated, count), sourceOf(row.cores_allocated)]],
+    ["Memory", [told(memory, bytes)], more(
+      (memory ?? null) !== null && `most at one time, mean ${bytes(used.memory_mean)}`,
+      (vmhwm ?? null) !== null && `peak ${bytes(vmhwm)} (sum of VmHWM)`,
+      row.memory_limit.value !== null && `limit ${bytes(row.memory_limit.value)}`)],
+    ["GPU", [told(used?.gpu_mean, percent)], more(
+      (used?.gpu_mean ?? null) !== null && "mean",
+      (used?.gpu_memory_peak ?? null) !== null && `at most ${bytes(used.gpu_memory_peak)} of memory`)],
+    ["Records", [told(used?.records, count)], more((used?.records ?? null) !== null && "in all", used?.errors && `${count(used.errors)} failed`)],
+  ];
 }
 
 function splitProgress(row) {

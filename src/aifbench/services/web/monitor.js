@@ -184,20 +184,28 @@ class Rows {
 }
 
 // Says in words whether what is shown is live; told to a screen reader only when it changes. `onAgain` is called when a
-// lost connection is there again: a stream resumes only from an event that it has seen.
+// lost connection is there again: a stream resumes only from an event that it has seen. `over` says that what is shown
+// has ended: then nothing is live, though it would be told if it went on.
 export function connection(onAgain) {
   const node = el("p", { class: "connection", role: "status" }, el("span", { class: "state off" }, "connecting"));
   let since = null;
+  let [there, ended] = [false, false];
   const show = (sign, text) => {
     if (node.textContent !== text) node.replaceChildren(el("span", { class: `state ${sign}` }, text));
   };
+  const showThere = () => show(ended ? "off" : "live", ended ? "ended" : "live");
   return {
     node,
+    over(now) {
+      ended = now;
+      if (there) showThere();
+    },
     on(state, error) {
+      there = state === "live";
       if (state === "live") {
         if (since) onAgain();
         since = null;
-        show("live", "live");
+        showThere();
       }
       else if (state === "refused") show("bad", `the server refuses: ${error.message}`);
       else {
