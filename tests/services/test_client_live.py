@@ -124,6 +124,18 @@ def test_menu_and_schema(server):
     expect_ko(server.get("/api/v1/menu/nothing/schema"), 422, "unknown_benchmark", "benchmark")
 
 
+def test_a_preset_with_a_slip_is_named_and_takes_nothing_else_away(server):
+    (server.project / "config" / "presets" / "broken.yaml").write_text("title: broken\n  text: [\n")
+    menu = server.get("/api/v1/menu").json()
+    assert {one["id"] for one in menu["presets"]} > {"storage-quick", "retrieval-quick"}
+    (broken,) = menu["broken_presets"]
+    assert broken["id"] == "broken"
+    assert broken["problem"].startswith("config/presets/broken.yaml: line 2: not valid YAML")
+    assert server.post("/api/v1/runs:validate", TINY).status == 200
+    reason = expect_ko(server.post("/api/v1/runs:validate", {"preset": "broken"}), 422, "invalid_config", "preset")
+    assert reason["message"] == broken["problem"]
+
+
 def test_validate_tells_the_plan_and_leaves_nothing(server):
     answer = server.post("/api/v1/runs:validate", {**TINY, "clients": [1, 2]})
     assert answer.status == 200, answer.body

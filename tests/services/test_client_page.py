@@ -93,6 +93,19 @@ def test_the_form_is_that_of_the_schema(page):
     assert question(page, "config.engine.slots").count() == 0
 
 
+def test_a_preset_with_a_slip_is_one_card(page, server):
+    (server.project / "config" / "presets" / "broken.yaml").write_text("title: broken\n  text: [\n")
+    page.reload()
+    page.wait_for_selector(".figures dd")
+    card = page.locator(".broken .start")
+    assert card.count() == 1
+    assert "invalid config" in card.inner_text()
+    assert "config/presets/broken.yaml: line 2: not valid YAML" in card.inner_text()
+    assert page.locator("[name=start]").count() == 7 + 3
+    assert page.get_by_role("button", name="Launch").is_enabled()
+    assert violations(page) == []
+
+
 def test_values_change_the_plan(page):
     assert figure(page, "Cases") == "2, 6 repetitions"
     checked(page, lambda: question(page, "config.mode").get_by_role("button", name="buffered-cold").click())

@@ -17,7 +17,7 @@ from aifbench.services.client.request import compose, parse_request
 from aifbench.services.problems import Refused
 from tests.services.checkout import ROOT
 
-PRESETS = load_presets(ROOT / "config" / "presets")
+PRESETS, BROKEN = load_presets(ROOT / "config" / "presets")
 PROFILES = {}
 for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
     RAW = yaml.safe_load(path.read_text())
@@ -274,10 +274,26 @@ def test_the_size_of_a_matrix_is_known_before_it_is_made():
     assert points(checked) == 2 * 2 * 3 * 2
 
 
-def test_a_preset_file_that_is_none_is_named(tmp_path):
-    (tmp_path / "x.yaml").write_text("title: X\ntext: y\nsuite: {}\ncolour: red\n")
-    with pytest.raises(ConfigError, match=r"x\.yaml: colour"):
-        load_presets(tmp_path)
+def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):
+    assert BROKEN == {}
+    good = "title: X\ntext: y\nsuite: {benchmark: storage}\n"
+    (tmp_path / "good.yaml").write_text(good)
+    (tmp_path / "key.yaml").write_text(f"{good}colour: red\n")
+    (tmp_path / "slip.yaml").write_text("title: broken\n  text: [\n")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff")
+    (tmp_path / "list.yaml").write_text("[]")
+    (tmp_path / "none.yaml").write_text("title: X\ntext: y\nsuite: {}\n")
+    (tmp_path / "gone.yaml").symlink_to(tmp_path / "nothing")
+    found, broken = load_presets(tmp_path)
+    assert list(found) == ["good"]
+    assert {name: str(error).split(": ")[:2] for name, error in broken.items()} == {
+        "bytes": ["config/presets/bytes.yaml", str(tmp_path / "bytes.yaml")],
+        "gone": ["config/presets/gone.yaml", str(tmp_path / "gone.yaml")],
+        "key": ["config/presets/key.yaml", "colour"],
+        "list": ["config/presets/list.yaml", "the file"],
+        "none": ["config/presets/none.yaml", "suite.benchmark"],
+        "slip": ["config/presets/slip.yaml", "line 2"],
+    }
 
 
 def test_codes_are_documented_and_have_a_status():

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import read_mapping
 from aifbench.campaign.errors import ConfigError
 
@@ -35,15 +36,28 @@ class Preset(PresetKeys):
         return str(self.suite.get("benchmark"))
 
 
-def load_presets(folder: Path = FOLDER) -> dict[str, Preset]:
-    """Return all presets by id, in the order of their ids. Raises `ConfigError` for a file that is none."""
-    found = {}
+def load_presets(folder: Path = FOLDER) -> tuple[dict[str, Preset], dict[str, ConfigError]]:
+    """Return all presets by id, in the order of their ids, and the error of each file that is none."""
+    found, broken = {}, {}
     for path in sorted(folder.glob("*.yaml")):
-        content = read_mapping(path)
         try:
-            found[path.stem] = Preset(**{**content, "id": path.stem})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise ConfigError(key, None, first["msg"], "title, text, scheduler, suite", str(path)) from None
-    return found
+            found[path.stem] = _read(path)
+        except ConfigError as error:
+            broken[path.stem] = error
+    return found, broken
+
+
+def _read(path: Path) -> Preset:
+    where = str(FOLDER / path.name)
+    try:
+        preset = Preset(**{**read_mapping(path), "id": path.stem})
+    except ConfigError as error:
+        raise error.at(where) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(key, None, first["msg"], "title, text, scheduler, suite", where) from None
+    if preset.benchmark not in benchmarks():
+        allowed = ", ".join(benchmarks())
+        raise ConfigError("suite.benchmark", preset.suite.get("benchmark"), "no such benchmark", allowed, where)
+    return preset

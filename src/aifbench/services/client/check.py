@@ -101,12 +101,12 @@ class Checker:
 
     def __init__(self, settings: Settings, slurm: SlurmClient) -> None:
         self.settings, self.slurm = settings, slurm
-        self._presets: tuple[Any, dict[str, Preset]] | None = None
+        self._presets: tuple[Any, tuple[dict[str, Preset], dict[str, ConfigError]]] | None = None
 
-    def presets(self) -> dict[str, Preset]:
-        """Return the presets; read again when a file of them changed. Raises `ConfigError`."""
+    def presets(self) -> tuple[dict[str, Preset], dict[str, ConfigError]]:
+        """Return the presets, and the errors of files that are none; read again when a file of them changed."""
         folder = self.settings.project / FOLDER
-        signature = sorted((path.name, path.stat().st_mtime_ns) for path in folder.glob("*.yaml"))
+        signature = sorted((path.name, path.lstat().st_mtime_ns) for path in folder.glob("*.yaml"))
         if self._presets is None or self._presets[0] != signature:
             self._presets = signature, load_presets(folder)
         return self._presets[1]
@@ -126,10 +126,9 @@ class Checker:
 
     def compose(self, request: LaunchRequest, run_id: str) -> Composed:
         """Return the campaign of a request. Raises `Refused`."""
-        try:
-            presets = self.presets()
-        except ConfigError as error:
-            raise from_config(error, "preset") from None
+        presets, broken = self.presets()
+        if request.preset in broken:
+            raise refuse("invalid_config", str(broken[request.preset]), field="preset", hint="mend the file")
         return compose(request, presets, self.profiles(), run_id, self._results())
 
     def cheap(self, request: LaunchRequest, run_id: str) -> Checked:
@@ -192,7 +191,7 @@ class Checker:
         """Return the variables of a run: few of our own, and those that the presets name for keys of servers."""
         import aifbench
 
-        keys = {preset.suite["engine"].get("api_key_env") for preset in self.presets().values()
+        keys = {preset.suite["engine"].get("api_key_env") for preset in self.presets()[0].values()
                 if isinstance(preset.suite.get("engine"), Mapping)}  # fmt: skip
         kept = {
             name: value

@@ -29,8 +29,12 @@ TEXTS = {
 
 
 def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
-    """Return benchmarks, presets, profiles and codes. Presets tell what they take on each profile that they run on."""
+    """Return benchmarks, presets, profiles and codes. Presets tell what they take on each profile that they run on.
+
+    `broken_presets`: files that are no presets, each with its problem; the others stay usable.
+    """
     profiles = checker.profiles()
+    presets, broken = checker.presets()
     return {
         "benchmarks": [
             {
@@ -57,8 +61,9 @@ def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
                     if system.slurm is not None or not preset.scheduler
                 },
             }
-            for preset in checker.presets().values()
+            for preset in presets.values()
         ],
+        "broken_presets": [{"id": name, "problem": str(error)} for name, error in broken.items()],
         "profiles": [_profile(checker, name, system) for name, (_, system) in profiles.items()],
         "limits": {**asdict(limits), "cases": MOST_CASES},
         "request": request_schema(),

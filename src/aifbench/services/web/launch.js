@@ -683,6 +683,12 @@ export function mount(root) {
       ...list.map((start) => el("label", { class: "start" },
         el("input", { type: "radio", name: "start", value: start.key, onchange: () => choose() }),
         el("span", {}, el("b", {}, start.title), el("small", { class: "takes" }), start.key.startsWith("new:") ? null : el("small", {}, start.text))))));
+    if (menu.broken_presets.length) {
+      cards.push(el("fieldset", { class: "starts broken" }, el("legend", {}, "Not usable"),
+        el("p", { class: "help" }, "Files that are no presets. Mend them and load this page again."),
+        ...menu.broken_presets.map(({ id, problem }) => el("div", { class: "start" },
+          el("span", {}, el("b", {}, visible(id)), el("small", { class: "takes" }, "invalid config"), el("small", { class: "problem" }, visible(problem)))))));
+    }
     const chosen = () => groups.flatMap((one) => one.list).find((start) => start.key === root.querySelector("[name=start]:checked").value);
 
     // Says at each card how long it takes on the profile; those that do not run on it cannot be chosen.
