@@ -1,5 +1,6 @@
 """The tab Monitor in a real Chromium: what it shows, live, by keyboard, after a lost connection, to axe."""
 
+import json
 import os
 import re
 import signal
@@ -8,7 +9,9 @@ import time
 
 import pytest
 
+from tests.fixtures.results import write_results
 from tests.services.batches import GIB, Batch, write_plan
+from tests.services.checkout import checkout
 from tests.services.live import Live
 
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright is not installed")
@@ -26,8 +29,8 @@ def free_port():
 class World:
     """A server and batches in all states."""
 
-    def __init__(self, folder):
-        self.server = Live(folder, "monitor", tcp=free_port())
+    def __init__(self, folder, *services):
+        self.server = Live(folder, *services, tcp=free_port())
         results = self.server.results
         gpus = [
             {"index": i, "utilization": 0.9, "memory_bytes": 30 * GIB, "memory_total_bytes": 40 * GIB, "power_w": 300.0}
@@ -65,8 +68,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path):
-    with World(tmp_path) as made:
+def world(tmp_path, request):
+    services = getattr(request, "param", ["monitor"])
+    if "client" in services:
+        checkout(tmp_path / "project")
+    with World(tmp_path, *services) as made:
         yield made
 
 
@@ -364,6 +370,49 @@ def test_the_page_of_an_ended_job_tells_what_it_has_used(visit, world):
     assert "mean 103 MiB, peak 600 MiB (sum of VmHWM), limit 8.00 GiB" in memory
     assert "–" in tile.filter(has_text="GPU").inner_text()
     assert page.locator(".readout").inner_text().startswith("At the end: 1:00")
+
+
+def test_a_job_leads_to_the_jobs_of_its_run_and_has_no_report_without_the_client_service(visit):
+    page = visit()
+    open_job(page, "storage-target")
+    assert page.locator(".under").inner_text().startswith("campaign disk · node node-a · started ")
+    assert page.get_by_role("button", name="report").count() == 0
+    page.locator(".under").get_by_role("link", name="disk").click()
+    page.get_by_role("heading", name="Jobs of disk").wait_for()
+
+
+@pytest.mark.parametrize("world", [["monitor", "client"]], indirect=True)
+def test_a_job_leads_to_the_report_of_its_run(visit, world):
+    write_results(world.server.results / "whole")
+    page = visit()
+    page.locator("tr", has_text="campaign whole").first.locator("a").click()
+    report = page.get_by_role("button", name="open the report of whole")
+    report.wait_for()
+    with page.expect_popup() as opened:
+        report.click()
+    opened.value.locator("h1").first.wait_for()
+    assert opened.value.url.endswith("/report/index.html")
+
+
+def test_the_log_names_a_case_by_what_it_measures(visit, world):
+    plan = {
+        "system": {"slurm": None},
+        "batches": [{"batch": world.disk.name, "benchmark": "storage", "cases": ["c0ffee000001"], "expected_s": 1}],
+        "cases": [
+            {"case": "c0ffee000001", "batch": world.disk.name, "label": "warm · 64 MiB", "repetitions": {"min": 2}},
+            {"case": "c0ffee000002", "batch": "another", "label": "cold", "repetitions": {"min": 2}},
+        ],
+    }
+    (world.server.results / "disk" / "plan.json").write_text(json.dumps(plan))
+    world.disk.log("of no case")
+    world.disk.log("of another", case="c0ffee000002")
+    page = visit()
+    open_job(page, "storage-target")
+    told = [(each.inner_text(), each.get_attribute("title")) for each in page.locator(".job-lines .where").all()]
+    assert told == [("", None), ("warm · 64 MiB", "case c0ffee000001"), ("", None), ("c0ffee000002", None)]
+    world.disk.log("more", case="c0ffee000001")
+    page.locator(".job-lines li", has_text="more").get_by_text("warm · 64 MiB").wait_for()
+    assert "case warm · 64 MiB" in page.locator(".stateline").inner_text()
 
 
 def test_gpus_have_their_charts(visit):

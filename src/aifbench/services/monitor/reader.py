@@ -390,19 +390,37 @@ class Reader:
         return run in self._campaigns
 
     def detail(self, id: str) -> dict[str, Any] | None:
-        """Return all that is known of a job but its samples: the row, phases as bands, facts. None: no such job."""
+        """Return all that is known of a job but its samples: the row, phases as bands, facts, what its cases are.
+
+        None: no such job.
+        """
         with self._held():
             job = self.jobs.get(id)
             if job is None:
                 return None
+            campaign, batch = job.campaign, job.batch
             facts = job.invocation.get("facts")
-            return {
+            told = {
                 **job.row,
                 "phases": all_bands(job),
                 "sampler": facts.get("sampler") if isinstance(facts, dict) else None,
                 "samples_dropped": job.samples.dropped,
                 "log_dropped": job.log.dropped,
             }
+        return {**told, "cases": self._labels(campaign, batch)}
+
+    def _labels(self, campaign: str, batch: str) -> dict[str, str]:
+        """Return what tells each case of a batch from the others, as the plan says it; empty where it does not."""
+        try:
+            with self._root.folder(campaign) as folder:
+                cases = orjson.loads(read_file(folder, "plan.json") or b"")["cases"]
+            return {
+                str(case["case"])[:64]: str(case["label"])[:500]
+                for case in cases
+                if case.get("batch") == batch and case.get("label")
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
     def samples(self, id: str, since_s: float, step_s: float) -> dict[str, Any] | None:
         """Return the samples of a job's last invocation as columns (see `Series.columns`), and `used`, what all of them

@@ -160,3 +160,13 @@ export function moment(value) {
   if (Number.isNaN(date.getTime())) return NONE;
   return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
 }
+
+// Opens the report of a run in a tab of its own; the client service has it.
+export async function openReport(run) {
+  try {
+    const { path } = await api(`runs/${encodeURIComponent(run)}:ticket`, { method: "POST" });
+    window.open(path, "_blank", "noopener");
+  } catch (error) {
+    toast(error.message);
+  }
+}

@@ -1,6 +1,6 @@
 // One job: what it uses now, charts that go on live, and the end of its log.
 
-import { api, bytes, clock, duration, el, moment, NONE, stream, visible } from "./common.js";
+import { api, bytes, clock, duration, el, moment, NONE, openReport, stream, visible } from "./common.js";
 import { Charts } from "./charts.js";
 import { badges, connection, cores, count, measured, percent, phaseText, progress, rate, stateMark, stateText } from "./monitor.js";
 
@@ -8,6 +8,7 @@ const SPANS = [["5 min", 300], ["15 min", 900], ["1 h", 3600], ["all", null]];
 const MOST_ROWS = 6000;
 const MOST_LINES = 500;
 const LEVELS = ["info", "warning", "error"];
+const RUN = /^[a-z0-9-]{1,64}$/; // others have no report on the page
 const SIGNS = ["off", "warn", "bad"];
 
 export function showJob(root, id, signal) {
@@ -17,7 +18,10 @@ export function showJob(root, id, signal) {
   const state = el("p", { class: "stateline" });
   const said = el("p", { class: "sr", role: "status" });
   const facts = el("dl", { class: "tiles" });
-  const where = el("p", { class: "under" });
+  const run = el("a", {});
+  const more = el("span", {});
+  const report = el("button", { type: "button", hidden: true, onclick: () => openReport(row.campaign) }, "Report");
+  const where = el("p", { class: "under", hidden: true }, "campaign ", run, more, " ", report);
   const charts = new Charts();
   const noSamples = el("p", { class: "empty", hidden: true }, "No sample is there yet.");
   const spans = el("div", { class: "spans", role: "group", "aria-label": "Time that the charts show" }, SPANS.map(([text, span]) => (
@@ -48,19 +52,25 @@ export function showJob(root, id, signal) {
   let step = null;
   let logged = 0;
   let used = null;
+  let reports = false;
   let first = true;
 
   function show() {
     title.textContent = visible(row.batch);
     document.title = `${row.batch} · Monitor · aifbench`;
-    where.textContent = [
-      `campaign ${visible(row.campaign)}`,
+    where.hidden = false;
+    run.textContent = visible(row.campaign);
+    run.href = `#/monitor/run/${encodeURIComponent(row.campaign)}`;
+    report.setAttribute("aria-label", `open the report of ${visible(row.campaign)}`);
+    report.hidden = !reports || !RUN.test(row.campaign);
+    more.textContent = [
+      "",
       row.node ? `node ${visible(row.node)}` : null,
       row.slurm_job ? `Slurm job ${row.slurm_job}` : null,
       row.started_at ? `started ${moment(row.started_at)}` : null,
       row.invocation > 1 ? `run ${row.invocation} (earlier ones are in the report)` : null,
-    ].filter(Boolean).join(" · ");
-    const doing = row.step ? [phaseText(row.step.phase), row.step.case ? `case ${visible(row.step.case)}` : null,
+    ].filter((text) => text !== null).join(" · ");
+    const doing = row.step ? [phaseText(row.step.phase), row.step.case ? `case ${log.labels.get(row.step.case) ?? row.step.case}` : null,
       row.step.repetition === null || row.step.repetition === undefined ? null : `repetition ${Number(row.step.repetition) + 1}`] : [];
     const fresh = el("p", {}, stateMark(row), ...badges(row), el("span", {}, visible(doing.filter(Boolean).join(", "))),
       row.reason ? el("span", { class: "why" }, visible(row.reason)) : null,
@@ -166,6 +176,7 @@ export function showJob(root, id, signal) {
       noSamples.hidden = samples.t.length > 0;
       noSamples.textContent = found.active ? "No sample is there yet." : "No samples are kept of this job.";
       charts.node.hidden = !samples.t.length;
+      log.labels = new Map(Object.entries(found.cases));
       log.replace(lines.lines);
       logged = lines.next;
       problem.hidden = true;
@@ -199,6 +210,10 @@ export function showJob(root, id, signal) {
     onState: link.on,
     onEvent: (found) => { if (loading || !row) early.push(found); else apply(found); },
   });
+  api("services", { signal }).then(({ services }) => {
+    reports = services.includes("client");
+    if (row) show();
+  }).catch(() => {}); // what else asks says what is wrong
   load();
 }
 
@@ -259,10 +274,15 @@ function emptySeries(name, length) {
 function logTail() {
   const list = el("ol", { class: "lines job-lines", tabindex: "0", "aria-label": "End of the log" });
   const empty = el("p", { class: "empty" }, "Nothing is logged yet.");
+  const tail = { labels: new Map() }; // what tells the cases apart, by their ids
+  const whereOf = (id) => {
+    const label = tail.labels.get(id);
+    return el("span", { class: "where", title: label ? `case ${visible(id)}` : null }, visible(label ?? id ?? ""));
+  };
   const line = (found) => el("li", {},
     el("time", { datetime: visible(found.t), title: visible(found.t) }, clock(found.t)),
     el("span", { class: `state ${SIGNS[found.level]}` }, LEVELS[found.level]),
-    el("span", { class: "where" }, found.case ? visible(found.case) : ""),
+    whereOf(found.case),
     el("span", { class: "msg" }, visible(found.msg)));
   const show = () => { list.hidden = !list.childElementCount; empty.hidden = !list.hidden; };
   const add = (lines) => {
@@ -273,9 +293,9 @@ function logTail() {
     if (atEnd) list.scrollTop = list.scrollHeight;
   };
   show();
-  return {
+  return Object.assign(tail, {
     node: el("div", {}, list, empty),
     add,
     replace(lines) { list.replaceChildren(); add(lines); list.scrollTop = list.scrollHeight; },
-  };
+  });
 }
