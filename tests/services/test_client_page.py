@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 
@@ -121,6 +122,66 @@ def test_values_change_the_plan(page):
     assert page.evaluate("navigator.clipboard.readText()") == page.locator(".summary pre").text_content()
 
 
+def test_what_an_emptied_field_stands_for_is_said(page):
+    size = question(page, "config.file_size")
+    checked(page, lambda: size.get_by_role("button", name="remove").click())
+    assert size.locator("input").get_attribute("placeholder") == "64MiB (preset)"
+    mode = question(page, "config.mode")
+    checked(page, lambda: mode.get_by_role("button", name="direct").click())
+    checked(page, lambda: mode.get_by_role("button", name="warm").click())
+    assert mode.locator(".fallback").evaluate_all("all => all.map((one) => one.dataset.source)") == [" (preset)"] * 2
+    checked(page, lambda: page.get_by_label("Repetitions").fill(""))
+    assert page.get_by_label("Repetitions").get_attribute("placeholder") == "3 (preset)"
+    assert figure(page, "Cases") == "2, 6 repetitions"
+    page.locator("[value=inference-quick]").check()
+    slots = question(page, "config.engine.slots").locator("input")
+    slots.wait_for()
+    assert slots.get_attribute("placeholder") == "4 (preset)"
+
+
+def test_enter_in_a_field_launches_nothing(page, server):
+    asked = []
+    page.on("request", lambda request: asked.append((request.method, request.url.rpartition("/")[2])))
+    field = page.get_by_label("Repetitions")
+    checked(page, lambda: field.fill("2"))
+    field.press("Enter")
+    checked(page, lambda: field.fill("1"))
+    assert ("POST", "runs:validate") in asked
+    assert ("POST", "runs") not in asked
+
+
+def test_a_start_whose_form_is_not_there_yet_is_not_launched(page):
+    def late(route):
+        time.sleep(0.5)
+        route.continue_()
+
+    page.route("**/menu/retrieval/schema", late)
+    button = page.get_by_role("button", name="Launch")
+    assert button.is_enabled()
+    page.locator("[value=retrieval-quick]").check()
+    assert button.is_disabled()
+    question(page, "config.index").wait_for()
+    page.locator(".summary button.main:enabled").wait_for()
+
+
+@pytest.mark.slow
+def test_the_panel_says_started_when_it_is(page):
+    """Telling the seconds went on while the list of runs was asked for, and its last word stayed."""
+
+    def late(route):
+        if route.request.method == "GET":
+            time.sleep(1.5)
+        route.continue_()
+
+    checked(page, lambda: set_values(page, "config.file_size", "1MiB"))
+    page.route("**/api/v1/runs", late)
+    page.get_by_role("button", name="Launch").click()
+    row = page.locator("[data-run]")
+    row.wait_for()
+    page.get_by_label("open the report of").and_(page.locator(":focus")).wait_for()
+    assert page.locator(".summary [role=status] .help").inner_text() == f"Started: {row.get_attribute('data-run')}"
+
+
 def test_a_problem_is_said_at_its_field(page):
     checked(page, lambda: set_values(page, "config.block_size", "3MiB"))
     wrong = page.locator(".question.wrong")
@@ -235,12 +296,15 @@ def test_cancel_asks_first(page, server):
     row.get_by_role("button", name="cancel").click()
     dialog = page.get_by_role("dialog")
     assert violations(page) == []
+    assert page.locator(":focus").inner_text() == "Keep it going"
     page.keyboard.press("Escape")
     assert dialog.is_hidden()
     assert wait_for(server, run, "queued", "running")
     row.get_by_role("button", name="cancel").click()
     dialog.get_by_role("button", name="Cancel the run").click()
     row.locator(".state.off").first.wait_for(timeout=60_000)
+    page.get_by_text("at most 1 at once").wait_for(state="hidden")
+    page.locator(".summary button.main:enabled").wait_for()
     assert wait_for(server, run, "cancelled")
 
 

@@ -85,13 +85,14 @@ class Question {
   }
 }
 
-// One or more values as chips. A choice is a row of buttons, anything else a field that adds to the chips.
+// One or more values as chips; without any, the preset's hold, or the default. A choice is a row of buttons, anything else a field that adds to the chips.
 class Values extends Question {
   constructor(place, title, help, form, values, { suggestions = [], fallback, changed }) {
     super(place, title, help, changed);
     this.form = form;
     this.values = [...values];
-    this.fallback = fallback;
+    this.fallback = values.length ? [...values] : listed(fallback);
+    this.source = values.length ? "preset" : "default";
     this.suggestions = suggestions;
     this.build();
   }
@@ -124,14 +125,16 @@ class Values extends Question {
       this.form.choices.forEach((choice, place) => {
         const on = this.values.includes(choice);
         this.buttons[place].setAttribute("aria-pressed", String(on));
-        this.buttons[place].classList.toggle("fallback", !this.values.length && choice === this.fallback);
+        const holds = !this.values.length && this.fallback.includes(choice);
+        this.buttons[place].classList.toggle("fallback", holds);
+        this.buttons[place].dataset.source = holds ? ` (${this.source})` : "";
       });
       return;
     }
     this.chips.replaceChildren(...this.values.map((value) => el("li", {}, String(value),
       el("button", { type: "button", "aria-label": `remove ${value} from ${this.title}`, onclick: () => this.remove(value) }, "×"))));
     this.chips.hidden = !this.values.length;
-    this.entry.placeholder = this.values.length ? "add" : this.fallback === undefined ? "" : `${this.fallback} (default)`;
+    this.entry.placeholder = this.values.length ? "add" : this.fallback.length ? `${this.fallback.join(", ")} (${this.source})` : "";
   }
 
   flip(choice) {
@@ -297,7 +300,7 @@ class Form {
     this.parametersOf = shown.map((name) => this.parameter(name));
     const given = this.suite.repetitions ?? 5;
     this.repetitions = this.ask(new Amount("config.repetitions", "Repetitions", "Independent runs of each case; intervals are over these.",
-      { low: 1, high: 1000, value: typeof given === "number" ? given : given.min }, this.changed));
+      { low: 1, high: 1000, value: given.min ?? given, placeholder: `${given.min ?? given} (${this.suite.repetitions ? "preset" : "default"})` }, this.changed));
     return group("What is measured", ...this.parametersOf.map((one) => one.node), this.repetitions.node);
   }
 
@@ -339,7 +342,7 @@ class Form {
     this.engineQuestions = Object.entries(fields).filter(([name]) => !PLACES.has(name)).map(([name, schema]) => {
       const form = shape(schema);
       const place = `config.engine.${name}`;
-      const shown = { value: given[name], placeholder: schema.default ?? "", low: form.low, high: form.high };
+      const shown = { value: given[name], placeholder: given[name] === undefined ? schema.default ?? "" : `${given[name]} (preset)`, low: form.low, high: form.high };
       const question = form.kind === "choice"
         ? new Choice(place, words(name), schema.description, form.choices.map((one) => [one, one]), given[name] ?? schema.default, this.changed)
         : new (form.kind === "number" ? Amount : Words)(place, words(name), schema.description, shown, this.changed);
@@ -452,7 +455,7 @@ class Summary {
     this.figures = el("dl", { class: "figures" });
     this.problem = el("p", { class: "problem", hidden: true });
     this.state = el("p", { class: "help" });
-    this.button = el("button", { type: "submit", class: "main", onclick: (event) => { event.preventDefault(); launch(); } }, "Launch");
+    this.button = el("button", { type: "button", class: "main", onclick: () => launch() }, "Launch");
     this.yaml = el("pre", { class: "mono", tabindex: "0", role: "region", "aria-label": "The campaign as YAML" });
     this.copy = el("button", { type: "button", onclick: () => this.copyText() }, "Copy");
     this.node = el("aside", { class: "panel summary", "aria-label": "What it will take" },
@@ -630,7 +633,7 @@ class RunTable {
     this.dialog.replaceChildren(el("h2", { id: "cancel-title" }, "Cancel this run?"), el("p", {}, run.id),
       el("p", { class: "help" }, "Its jobs end. What is measured so far stays and can be reported."),
       el("div", { class: "tools" }, el("button", { type: "button", class: "danger", onclick: cancel }, "Cancel the run"),
-        el("button", { type: "button", onclick: close }, "Keep it going")));
+        el("button", { type: "button", onclick: close, autofocus: true }, "Keep it going")));
     this.dialog.showModal();
   }
 }
@@ -663,7 +666,8 @@ export function mount(root) {
   const box = el("div", { class: "form" });
   const summary = new Summary(() => launch());
   const runs = new RunTable();
-  let menu, form, checking, timer, polling, key = "", busy = false;
+  let menu, form, checking, timer, polling, key = "", busy = false, due = false;
+  let full = null;  // runs that were going on when a launch was refused for them; null: it was not
 
   root.append(el("h1", {}, "Launch"), runs.short, el("p", { class: "empty", id: "launch-wait" }, "Loading the menu …"));
 
@@ -706,7 +710,12 @@ export function mount(root) {
     async function choose() {
       price();
       const start = chosen();
+      form = null;  // the one that is shown is that of another start
+      summary.enable(false);
+      clearTimeout(timer);
+      checking?.abort();
       if (!schemas.has(start.benchmark)) schemas.set(start.benchmark, await api(`menu/${start.benchmark}/schema`, { signal: ending.signal }));
+      if (start !== chosen()) return;
       form = new Form(menu, schemas.get(start.benchmark), start, profile.value, changed);
       box.replaceChildren(form.node);
       changed();
@@ -722,7 +731,10 @@ export function mount(root) {
   }
 
   function changed() {
+    due = busy;
+    if (busy) return;  // checked once the launch is over
     key = "";
+    full = null;
     summary.enable(false);
     summary.say("Checking …");
     clearTimeout(timer);
@@ -738,7 +750,7 @@ export function mount(root) {
     if (wrong) { refused({ field: wrong.place, message: wrong.error }); return; }
     try {
       const answer = await api("runs:validate", { method: "POST", body: request, signal: mine.signal });
-      if (!busy) summary.ok(answer);
+      summary.ok(answer);
       root.dataset.checked = String(Number(root.dataset.checked ?? 0) + 1);
     } catch (error) {
       if (mine.signal.aborted || ending.signal.aborted) return;
@@ -747,23 +759,26 @@ export function mount(root) {
   }
 
   function refused(reason) {
-    const question = form.complain(reason);
+    const question = form?.complain(reason);
     summary.ko(reason, question);
     root.dataset.checked = String(Number(root.dataset.checked ?? 0) + 1);
     return question;
   }
 
   async function launch() {
-    if (busy) return;
+    if (busy || !form) return;
     busy = true;
+    full = null;
     key ||= crypto.randomUUID();
     summary.enable(false);
     const begun = Date.now();
-    const ticking = setInterval(() => summary.say(`Checking with Snakemake${form.profile.slurm ? " and Slurm" : ""}, then starting … ${Math.round((Date.now() - begun) / 1000)} s`), 500);
+    const { slurm } = form.profile;
+    const ticking = setInterval(() => summary.say(`Checking with Snakemake${slurm ? " and Slurm" : ""}, then starting … ${Math.round((Date.now() - begun) / 1000)} s`), 500);
     summary.say("Checking with Snakemake, then starting …");
     try {
       const { run_id: id } = await api("runs", { method: "POST", body: form.request(), headers: { "idempotency-key": key } });
       key = "";
+      clearInterval(ticking);
       toast(`${id} is started.`);
       summary.say(`Started: ${id}`);
       await refresh();
@@ -775,10 +790,15 @@ export function mount(root) {
       const question = refused(reason ?? { message: error.message });
       question?.controls[0]?.focus();
       if (!reason || PASSING.has(reason.code)) summary.enable(true);
+      if (reason?.code === "queue_full") {
+        full = new Set();
+        refresh();
+      }
     } finally {
       clearInterval(ticking);
       busy = false;
-      if (summary.problem.hidden) summary.enable(true);
+      if (due) changed();
+      else if (form && summary.problem.hidden) summary.enable(true);
     }
   }
 
@@ -789,7 +809,10 @@ export function mount(root) {
       if (!document.hidden) {
         const found = (await api("runs", { signal: ending.signal })).runs;
         runs.draw(found);
-        if (found.some((run) => ACTIVE.has(run.state))) wait = 1500;
+        const active = new Set(found.filter((run) => ACTIVE.has(run.state)).map((run) => run.id));
+        if (active.size) wait = 1500;
+        if (full && (!active.size || [...full].some((id) => !active.has(id)))) changed();  // what stood in the way has ended
+        else if (full) full = active;
       }
     } catch (error) {
       if (ending.signal.aborted) return;
