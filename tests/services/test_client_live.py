@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from aifbench.records.store import BatchStore
-from aifbench.services.client.identity import alive, read
+from aifbench.services.client.identity import alive, read, write
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.problems import Refused
@@ -205,6 +205,27 @@ def test_a_whole_run(server):
     assert [one["id"] for one in server.get("/api/v1/runs").json()["runs"]] == [run]
     assert 'aif_launch_requests_total{reason="queue_full",result="ko"} 1.0' in server.get("/metrics").body.decode()
     assert 'aif_runs{state="ended"} 1.0' in server.get("/metrics").body.decode()
+
+
+@pytest.mark.parametrize(
+    ("slurm", "message", "can"),
+    [
+        (
+            True,
+            "its workflow was ended by signal 9; its jobs may still be in the queue: cancel removes them",
+            ["cancel"],
+        ),
+        (False, "its workflow was ended by signal 9", []),
+    ],
+)
+def test_a_killed_workflow_says_what_may_be_left(server, slurm, message, can):
+    """Its batches may be on nodes that this machine cannot look at."""
+    launched = server.results / "x-1" / "launch"
+    launched.mkdir(parents=True)
+    write(launched / "request.json", {"run_id": "x-1", "by": {}, "slurm": slurm})
+    write(launched / "exit.json", {"code": -9, "ended_at": "2026-11-26T10:00:00+00:00"})
+    found = show(server, "x-1")
+    assert (found["state"], found["message"], found["can"]) == ("failed", message, can)
 
 
 def test_a_storage_launch_says_where_it_will_write(server):

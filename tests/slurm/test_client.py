@@ -205,9 +205,10 @@ def test_the_jobs_of_a_killed_snakemake_can_be_cancelled(client: Client) -> None
     process = read(client.live.results / run / "launch" / "process.json")
     assert process is not None
     os.kill(process["pid"], signal.SIGKILL)
-    found = wait_for(client.live, run, "failed")
-    assert "cancel removes them" in found["message"]
+    # The nodes of this cluster are on this machine, so it is seen that the batch measures on.
+    wait_until(lambda: show(client.live, run)["message"].startswith("a batch of it measures, though"), 60)
+    assert show(client.live, run)["can"] == ["cancel"]
     assert len(client.jobs()) == 1
     assert client.live.post(f"/api/v1/runs/{run}:cancel", b"").status == 202
     wait_until(lambda: client.jobs() == [], 60)
-    assert show(client.live, run)["state"] == "cancelled"
+    wait_for(client.live, run, "cancelled")

@@ -207,10 +207,10 @@ class Runs:
             return _measures_on(launch)
         ended = ended or read(launch / "exit.json")  # it may have ended between two looks
         if ended is not None:
-            return self._ended(folder, ended.get("code"), cancelled)
+            return self._ended(folder, request, ended.get("code"), cancelled)
         return _without_end(folder, request, keeper is not None, cancelled)
 
-    def _ended(self, folder: Path, code: int | None, cancelled: bool) -> tuple[State, str]:
+    def _ended(self, folder: Path, request: dict[str, Any], code: int | None, cancelled: bool) -> tuple[State, str]:
         said = _last_line(folder / "launch" / "snakemake.log")
         counts = self._count(folder, active=False)
         whole = counts is not None and counts["missing"] == 0
@@ -218,11 +218,13 @@ class Runs:
             return "ended", said
         if cancelled:
             return "cancelled", "what it has measured stays"
-        if counts is None:
-            return "failed", said
-        left = f"{counts['missing']} of {sum(counts.values())} cases are not measured"
-        how = f"its workflow was ended by signal {-code}; " if code is not None and code < 0 else ""
-        return "failed", f"{how}{left}"
+        killed = code is not None and code < 0
+        parts = [f"its workflow was ended by signal {-(code or 0)}"] if killed else []
+        if counts is not None:
+            parts.append(f"{counts['missing']} of {sum(counts.values())} cases are not measured")
+        if killed and request["slurm"]:
+            parts.append("its jobs may still be in the queue: cancel removes them")
+        return "failed", "; ".join(parts) or said
 
     def _by_hand(self, folder: Path) -> tuple[State, str]:
         if owners(folder):
