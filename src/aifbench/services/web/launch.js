@@ -616,6 +616,8 @@ class RunTable {
       el("div", { class: "tools" }, ...buttons, el("button", { type: "button", onclick: close, autofocus: true }, "Close")),
     ].filter(Boolean));
     this.dialog.showModal();
+    const log = this.dialog.querySelector("pre:last-of-type");
+    log.scrollTop = log.scrollHeight;
   }
 
   confirm(run) {
