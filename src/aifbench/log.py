@@ -12,7 +12,6 @@ Errors are written always, and how many statements a level held back is written 
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.loglevels import FILE, Rule, Threshold, read_rules, threshold
+from aifbench.loglevels import FILE, RulesFile, Threshold, job_fields, threshold
 
 INFO, WARNING, ERROR = 0, 1, 2
 LEVELS = ("info", "warning", "error")
@@ -106,32 +105,14 @@ class BatchLog:
 
 
 class _Levels:
-    """The rules about one batch, read again when their file has changed; a broken file keeps the last good ones."""
+    """The rules about one batch."""
 
     def __init__(self, log: Path, benchmark: str, batch: str) -> None:
         folders = log.absolute().parents  # batch, batches, campaign, results
         inside = len(folders) > 3 and folders[1].name == "batches"
-        self._file = folders[3] / FILE if inside else None
-        self._fields = {
-            "run": folders[2].name if inside else None,
-            "benchmark": benchmark,
-            "batch": batch,
-            "service": "job",
-        }
-        self._seen: tuple[int, int, int] | None = None
-        self._rules: list[Rule] = []
+        self._file = RulesFile(folders[3] / FILE) if inside else None
+        self._fields = job_fields(folders[2].name if inside else None, benchmark, batch)
 
     def now(self, now: float) -> Threshold:
         """Return what holds at `now` (Unix seconds)."""
-        if self._file is not None:
-            try:
-                found = os.stat(self._file)
-                state = (found.st_mtime_ns, found.st_size, found.st_ino)
-                if state != self._seen:
-                    self._rules = read_rules(self._file)
-                    self._seen = state
-            except FileNotFoundError:
-                self._rules, self._seen = [], None
-            except (OSError, ValueError):
-                pass
-        return threshold(self._rules, self._fields, now)
+        return threshold(self._file.rules() if self._file is not None else [], self._fields, now)

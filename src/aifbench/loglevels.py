@@ -6,6 +6,7 @@ The service keeps its configurations in `<results>/.services/log-configs.json`, 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,3 +81,31 @@ def read_rules(file: Path) -> list[Rule]:
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: {error!r}") from error
+
+
+class RulesFile:
+    """The rules of a file, read again when it has changed; a broken file keeps the last good ones."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._seen: tuple[int, int, int] | None = None
+        self._rules: list[Rule] = []
+
+    def rules(self) -> list[Rule]:
+        """Return the rules as the file has them now."""
+        try:
+            found = os.stat(self._file)
+            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if state != self._seen:
+                self._rules = read_rules(self._file)
+                self._seen = state
+        except FileNotFoundError:
+            self._rules, self._seen = [], None
+        except (OSError, ValueError):
+            pass
+        return self._rules
+
+
+def job_fields(run: str | None, benchmark: str | None, batch: str) -> Fields:
+    """Return the fields of a job's statements that a rule can choose by."""
+    return {"run": run, "benchmark": benchmark, "batch": batch, "service": "job"}

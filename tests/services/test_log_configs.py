@@ -195,6 +195,21 @@ def test_put_replaces_and_delete_removes(configs):
     assert refused.value.status == 404
 
 
+def test_clear_removes_those_that_are_over_and_were_set_by_rest(configs, clock, tmp_path):
+    configs.put("brief", settings_of(body(seconds=10)))
+    configs.put("long", settings_of(body(seconds=1000, run="a")))
+    file = tmp_path / "logging.yaml"
+    file.write_text(f"configs: [{{name: filed, logLevel: 0, expires_at: {at(10)}}}]")
+    configs.take_file(read_logging_file(file))
+    assert configs.clear() == []
+    clock.now += 60
+    configs.expire()
+    assert configs.threshold({"run": "b"}).known
+    assert configs.clear() == ["brief"]
+    assert list(configs.all) == ["long", "filed"]
+    assert configs.clear() == []
+
+
 def test_more_than_the_most_are_refused(configs):
     for number in range(MOST_CONFIGS):
         configs.put(f"c{number}", body())

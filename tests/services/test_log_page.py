@@ -190,6 +190,30 @@ def test_an_expiry_and_a_change_by_others_are_seen_without_reloading(open_page, 
     expect(lambda: "'brief' is over" in lines(page).last.inner_text())
 
 
+def test_those_that_are_over_are_told_and_cleared(open_page, server):
+    page = open_page()
+    told = page.locator(".warning")
+    page.locator("tr[data-config=debug-inference]").wait_for()
+    assert not told.is_visible()
+    put(server, "brief", 0, 0.5)
+    put(server, "short", 0, 0.6)
+    told.get_by_text("Over: brief, short. A job that only such a configuration is about writes errors only.").wait_for()
+    told.get_by_role("button", name="Clear those that are over").click()
+    told.wait_for(state="hidden")
+    assert page.locator("tr[data-config]").count() == 1
+    assert [config["name"] for config in server.get(CONFIGS).json()["configs"]] == ["debug-inference"]
+
+
+def test_the_page_says_who_sends_and_what_is_written_without_a_configuration(open_page, server):
+    page = open_page()
+    page.get_by_text(
+        "Sent by other programs (docs/log.md says how) since the service has started: 6 written"
+    ).wait_for()
+    page.get_by_role("button", name="Delete debug-inference").click()
+    page.get_by_text("What other programs send to this service is not written.").wait_for()
+    assert send(server, 2, "sent for nothing")["filtered"] == 1
+
+
 def test_a_broken_file_is_told(open_page, server):
     page = open_page()
     file = server.project / "config" / "logging.yaml"
@@ -243,6 +267,7 @@ def test_axe_finds_nothing_and_nothing_hangs_over(open_page, server, scheme, wid
     page = open_page(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     expect(lambda: lines(page).count() >= 8)
+    page.locator(".warning").wait_for()
     found = axe.Axe().run(page).response["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -6,10 +6,13 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
+import subprocess
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -178,6 +181,36 @@ def test_names_are_ids(shared, name):
     body = {"logLevel": 1, "expires_at": inside(60)}
     assert shared.ask("PUT", f"{CONFIGS}/{name}", body).status in {404, 405, 422}
     assert [config["name"] for config in shared.get(CONFIGS).json()["configs"]] == ["all"]
+
+
+def test_the_commands_of_the_docs_do_what_they_say(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
+    configs, statement = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    with Live(tmp_path, "log") as server:
+
+        def shell(script):
+            script = script.replace("~/.local/state/aifbench", str(server.state))
+            environment = {**os.environ, "XDG_RUNTIME_DIR": str(server.runtime.parent)}
+            done = subprocess.run(["bash", "-euc", script], env=environment, capture_output=True, text=True, check=True)
+            return [json.loads(line) for line in done.stdout.replace("}{", "}\n{").splitlines()]
+
+        put, listed, deleted, cleared = shell(configs)
+        assert (put["status"], put["config"]["name"], put["config"]["state"]) == ("ok", "chat", "valid")
+        assert [config["name"] for config in listed["configs"]] == ["chat"]
+        assert (deleted, cleared) == ({"status": "ok"}, {"status": "ok", "deleted": []})
+        assert shell(statement)[0]["filtered"] == 1
+
+
+def test_what_is_over_can_be_cleared_and_survives_no_restart(server):
+    put(server, "brief", seconds=0.3)
+    put(server, "long", seconds=600)
+    until(lambda: server.get(f"{CONFIGS}/brief").json()["state"] == "expired")
+    assert server.ask("POST", f"{CONFIGS}:clear", token="read").status == 403
+    assert server.ask("POST", f"{CONFIGS}:clear").json() == {"status": "ok", "deleted": ["brief"]}
+    assert server.ask("POST", f"{CONFIGS}:clear").json() == {"status": "ok", "deleted": []}
+    server.stop()
+    server.start()
+    assert [config["name"] for config in server.get(CONFIGS).json()["configs"]] == ["long"]
 
 
 def test_an_expiry_is_honoured_and_writes_one_line(server):

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -413,6 +414,21 @@ def test_the_log_names_a_case_by_what_it_measures(visit, world):
     world.disk.log("more", case="c0ffee000001")
     page.locator(".job-lines li", has_text="more").get_by_text("warm · 64 MiB").wait_for()
     assert "case warm · 64 MiB" in page.locator(".stateline").inner_text()
+
+
+@pytest.mark.parametrize("world", [["monitor", "log"]], indirect=True)
+def test_a_job_that_writes_errors_only_says_why(visit, world):
+    configs, warning = "/api/v1/log/configs", "section[aria-label=Log] .warning"
+    page = visit()
+    open_job(page, "storage-target")
+    assert not page.locator(warning).is_visible()
+    end = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    put = {"logLevel": 1, "expires_at": end, "match": {"run": "disk"}}
+    assert world.server.ask("PUT", f"{configs}/brief", put).status == 200
+    page.locator(warning).get_by_text("writes warnings and errors, as the log configuration brief says").wait_for()
+    page.locator(warning).get_by_text("writes errors only: the log configuration brief is over.").wait_for()
+    assert world.server.post(f"{configs}:clear", {}).json()["deleted"] == ["brief"]
+    page.locator(warning).wait_for(state="hidden")
 
 
 def test_gpus_have_their_charts(visit):

@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from aifbench.loglevels import FILE
 from aifbench.sampling.sampler import CLIENT_NODE
 from aifbench.services.monitor import files
 from aifbench.services.monitor.files import Root, Tail
@@ -803,6 +804,35 @@ def test_an_event_of_the_log_tells_which_bytes_it_holds(reader, clock, batch):
     batch.store.log_path.unlink()
     batch.log("anew")
     assert [found[1:] for found in told()] == [(batch.store.log_path.stat().st_size, True)]
+
+
+def test_a_running_job_tells_from_which_level_on_it_writes(reader, clock, batch, tmp_path):
+    def configure(*configs):
+        file = tmp_path / "results" / FILE
+        file.parent.mkdir(exist_ok=True)
+        ends = {True: "2020-01-01T00:00:00Z", False: "2999-01-01T00:00:00Z"}
+        entries = [
+            {"name": name, "logLevel": level, "expires_at": ends[ended], "ended": ended, "match": {"run": run}}
+            for name, level, ended, run in configs
+        ]
+        file.write_bytes(orjson.dumps({"configs": entries}))
+        step(reader, clock)
+        return row(reader)["log_level"]
+
+    batch.start()
+    step(reader, clock)
+    assert row(reader)["log_level"] is None
+    assert configure(("brief", 0, True, "sm*")) == {"level": 2, "config": "brief", "over": True}
+    assert configure(("brief", 0, True, "other")) is None
+    assert configure(("brief", 0, True, "*"), ("long", 1, False, "small")) == {
+        "level": 1, "config": "long", "over": False
+    }  # fmt: skip
+    (tmp_path / "results" / FILE).write_text("{")  # a broken one changes nothing, as for the job itself
+    step(reader, clock)
+    assert row(reader)["log_level"]["config"] == "long"
+    batch.end()
+    step(reader, clock)
+    assert row(reader)["log_level"] is None
 
 
 # -- after a start ----------------------------------------------------------------------------------------------------

@@ -213,6 +213,12 @@ class Configs:
             raise Refused(409, "set_by_file", f"'{name}' stands in the file", field="name", hint="edit logging.yaml")
         self.replace({key: config for key, config in self.all.items() if key != name})
 
+    def clear(self) -> list[str]:
+        """Remove those that were set by REST and are over; return their names."""
+        gone = sorted(name for name, config in self.all.items() if config.source == "rest" and config.ended)
+        self.replace({name: config for name, config in self.all.items() if name not in gone})
+        return gone
+
     def take_file(self, found: LoggingFile) -> list[str]:
         """Let the file's configurations replace those that came from it before; return what changed, in words.
 

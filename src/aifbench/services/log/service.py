@@ -411,6 +411,12 @@ class LogService(Service):
             await self._try(lambda: self._configs.delete(name), f"configuration '{name}' deleted")
             return {"status": "ok"}
 
+        @router.post("/log/configs:clear", dependencies=launch)
+        async def clear_configs() -> dict[str, Any]:
+            """Remove the configurations that were set by REST and are over: what they were about is free again."""
+            gone = await self._try(self._configs.clear, "configurations that are over are deleted")
+            return {"status": "ok", "deleted": gone}
+
         @router.post("/log", dependencies=ingest, openapi_extra=_body(SCHEMA))
         async def post_statement(request: Request) -> Response:
             """Send one statement."""

@@ -88,6 +88,8 @@ class Job:
     lost: str | None = None
     owner_unknown: str | None = None
     queue: dict[str, Any] | None = None
+    log_level: dict[str, Any] | None = None
+    """What the configurations of the log say about it while it runs."""
     series: Series = field(default_factory=Series)
     grouping: Grouping = field(default_factory=Grouping)
     samples: Tail = field(default_factory=lambda: Tail(RESOURCES))
@@ -253,6 +255,7 @@ class Job:
             "repetitions_done": self.repetitions_done,
             "repetitions_all": self.repetitions_all,
             "eta": self._eta(last, state),
+            "log_level": self.log_level,
             "step": last.step if live and last is not None else None,
             **self._values(last if live or state == "lost" else None, allocation, state),
         }

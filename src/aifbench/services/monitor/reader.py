@@ -22,6 +22,8 @@ from typing import Any
 
 import orjson
 
+from aifbench.log import ERROR
+from aifbench.loglevels import FILE, Rule, RulesFile, job_fields, threshold
 from aifbench.runner.lock import lives_here
 from aifbench.services.client.identity import alive
 from aifbench.services.monitor.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
@@ -73,6 +75,7 @@ class Reader:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._root = Root(results)
+        self._rules = RulesFile(results / FILE)
         self._monotonic, self._wall = monotonic, wall
         self._lock = threading.Lock()
         self.queue = Queue()
@@ -338,10 +341,11 @@ class Reader:
     def _rows(self, now: float) -> list[Event]:
         """Make the row of each job, and the event of those that have changed."""
         at_work = self._at_work = self._alive()
-        rows, changed = [], []
+        rows, changed, rules = [], [], self._rules.rules()
         for job in self.jobs.values():
             cancelled = self._campaigns[job.campaign].cancelled
             job.cancelled, job.changed = cancelled, job.changed or cancelled != job.cancelled
+            job.log_level = self._log_level(job, rules) if job.is_live() else None
             if job.changed or job.is_live() or job.status is None:
                 job.make_row(now, job.campaign in at_work)
             rows.append(job.row)
@@ -359,6 +363,14 @@ class Reader:
         if not changed and not gone:
             return []
         return [Event("jobs", "jobs", orjson.dumps({"jobs": changed, "gone": gone}))]
+
+    def _log_level(self, job: Job, rules: list[Rule]) -> dict[str, Any] | None:
+        """Return the level from which a job writes, and the configuration that decides; None: nobody has set one."""
+        found = threshold(rules, job_fields(job.campaign, job.benchmark, job.batch), self._wall())
+        if not found.known:
+            return None
+        over = found.level is None
+        return {"level": ERROR if over else found.level, "config": found.name, "over": over}
 
     def _alive(self) -> set[str]:
         """Return the campaigns at work: a batch runs, its keeper lives, or something happened a short time ago."""

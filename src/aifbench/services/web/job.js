@@ -31,12 +31,13 @@ export function showJob(root, id, signal) {
       charts.draw();
     } }, text))));
   const log = logTail();
+  const muted = el("p", { class: "warning", role: "status", hidden: true });
   const parts = [
     facts,
     el("section", { "aria-label": "Use over time" },
       el("div", { class: "tools" }, el("h2", {}, "Use over time"), el("span", { class: "push" }, spans)),
       noSamples, charts.node),
-    el("section", { "aria-label": "Log" }, el("h2", {}, "Log"), log.node),
+    el("section", { "aria-label": "Log" }, el("h2", {}, "Log"), muted, log.node),
   ];
   root.append(
     el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")),
@@ -76,6 +77,9 @@ export function showJob(root, id, signal) {
       row.reason ? el("span", { class: "why" }, visible(row.reason)) : null,
       row.owner ? el("span", { class: "why" }, visible(row.owner)) : null);
     if (fresh.textContent !== state.textContent) state.replaceChildren(...fresh.childNodes);
+    const quiet = mutedText(row.log_level);
+    muted.hidden = !quiet;
+    if (muted.textContent !== quiet) muted.textContent = quiet;
     const over = !["running", "pending", "lost"].includes(row.state);
     link.over(over);
     charts.over = over;
@@ -215,6 +219,14 @@ export function showJob(root, id, signal) {
     if (row) show();
   }).catch(() => {}); // what else asks says what is wrong
   load();
+}
+
+// Why not every statement of a job is written; empty where all are.
+function mutedText(told) {
+  if (!told || told.level === 0) return "";
+  const config = `log configuration ${visible(told.config)}`;
+  if (told.over) return `This job writes errors only: the ${config} is over. Delete it in the tab Log, or set it again, and more is written.`;
+  return `This job writes ${told.level === 2 ? "errors only" : "warnings and errors"}, as the ${config} says.`;
 }
 
 // What a job uses now.

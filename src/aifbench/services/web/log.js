@@ -29,7 +29,10 @@ function configurations(signal, timers) {
       el("th", { scope: "col" }, text || el("span", { class: "sr" }, "Action"))))),
     body));
   const empty = el("p", { class: "empty" },
-    "No configuration: jobs write everything into their own logs, and nothing that is sent here is written.");
+    "No configuration: jobs write everything into their own logs. What other programs send to this service is not written.");
+  const mutedText = el("span");
+  const clearOver = el("button", { type: "button", onclick: clear }, "Clear those that are over");
+  const muted = el("div", { class: "tools warning", role: "status", hidden: true }, mutedText, clearOver);
   const fileLine = el("p", { class: "help" });
   const fileProblem = el("p", { class: "problem", role: "alert", hidden: true });
   let left = [];
@@ -57,12 +60,36 @@ function configurations(signal, timers) {
         el("td", {}, config.source === "file" ? "file" : "REST"),
         el("td", { class: "n" }, config.source === "file" ? null : remove));
     }));
+    showOver(found.configs);
     table.hidden = !found.configs.length;
     empty.hidden = found.configs.length > 0;
     fileProblem.textContent = found.file.problem ? `${visible(found.file.problem)}. The last good one stays.` : "";
     fileProblem.hidden = !found.file.problem;
     fileLine.textContent = `${found.file.path} is read again when it changes.`;
     count();
+  }
+
+  // One that is over still counts: what only it was about is written from errors on.
+  function showOver(configs) {
+    const over = configs.filter((config) => config.state === "expired");
+    const [set, filed] = [over.filter((config) => config.source !== "file"), over.filter((config) => config.source === "file")];
+    const text = over.length ? [
+      `Over: ${over.map((config) => config.name).join(", ")}. A job that only such a configuration is about writes errors only.`,
+      set.length && !filed.length ? "When they are cleared, it writes everything again." : null,
+      filed.length ? `Take ${filed.map((config) => config.name).join(", ")} out of the file, or give a new time there.` : null,
+    ].filter(Boolean).join(" ") : "";
+    if (mutedText.textContent !== text) mutedText.textContent = text;
+    muted.hidden = !over.length;
+    clearOver.hidden = !set.length;
+  }
+
+  async function clear() {
+    try {
+      const { deleted } = await api("log/configs:clear", { method: "POST", signal });
+      toast(`${deleted.join(", ") || "nothing"} deleted`);
+      await refresh();
+      form.querySelector("input").focus();
+    } catch (error) { if (!signal.aborted) toast(error.message); }
   }
 
   function count() {
@@ -88,7 +115,7 @@ function configurations(signal, timers) {
     el("h2", { id: "log-configs" }, "Configurations"),
     el("p", { class: "help" }, "A statement is written while a configuration that is about it is valid and its level is high enough; ",
       "of several the most verbose one counts. When all that are about a job are over, the job writes errors only."),
-    table, empty, fileProblem, form, fileLine);
+    table, empty, muted, fileProblem, form, fileLine);
   return { node, refresh };
 }
 
@@ -232,7 +259,7 @@ function statements(signal, timers, configsChanged) {
       const counts = Object.entries(found.statements).map(([name, count]) => `${count.toLocaleString("en")} ${name}`).join(" · ");
       const loki = found.loki ? ` · Loki: ${found.loki.sent.toLocaleString("en")} sent, ${found.loki.waiting} waiting, ${found.loki.dropped + found.loki.refused} lost` : "";
       const wrong = [found.problem, found.loki?.problem].filter(Boolean).map(visible).join("; ");
-      summary.textContent = `Sent here since the start: ${counts} · ${bytes(found.file.bytes)} of ${bytes(found.file.quota_bytes)} kept${loki}${wrong ? ` · ${wrong}` : ""}`;
+      summary.textContent = `Sent by other programs (docs/log.md says how) since the service has started: ${counts} · ${bytes(found.file.bytes)} of ${bytes(found.file.quota_bytes)} of it kept${loki}${wrong ? ` · ${wrong}` : ""}`;
     } catch { if (!signal.aborted) summary.textContent = NONE; }
   }
 
