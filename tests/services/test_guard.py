@@ -114,6 +114,32 @@ def test_walk_without_a_token_and_with_a_wrong_one(app, patient):
             refused(patient.ask(method, f"{path}?token={patient.token()}", token=None), 401)
 
 
+def test_a_wrong_token_is_told_apart_from_none(patient):
+    for method, path in (("GET", "/api/v1/services"), ("POST", "/api/v1/runs")):
+        none = patient.ask(method, path, token=None).json()["detail"]
+        wrong = patient.ask(method, path, token=None, headers={"Authorization": f"Bearer {'x' * 43}"}).json()["detail"]
+        assert none == "send the token as 'Authorization: Bearer <token>'"
+        assert "this token is not the server's" in wrong
+
+
+def test_walk_with_a_parameter_that_the_route_does_not_have(app, patient):
+    for method, path, scope in routes(app):
+        if scope is not None and not path.startswith("/api/v1/reports/"):
+            token = "ingest" if scope == "ingest" else "launch"
+            answer = patient.ask(method, f"{path}?colour%0a=red", b"{}", token=token)
+            refused(answer, 422)
+            assert answer.json()["detail"].startswith("query.colour\\n: no such parameter; "), path
+
+
+def test_a_dry_run_where_there_is_none_launches_nothing(server):
+    answer = server.post("/api/v1/runs?dry_run=true", {"preset": "storage-quick"})
+    refused(answer, 422)
+    assert answer.json()["detail"] == "query.dry_run: no such parameter; there are none here"
+    assert server.get("/api/v1/runs").json()["runs"] == []
+    options = server.get("/api/v1/log?levle=1").json()["detail"]
+    assert options == "query.levle: no such parameter; allowed: level, limit, run, since"
+
+
 def test_walk_with_a_token_of_too_little_scope(app, patient):
     for method, path, scope in routes(app):
         if scope == "launch":

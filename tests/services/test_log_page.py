@@ -87,6 +87,16 @@ def test_the_token_leaves_the_address_and_is_in_no_cookie(open_page, server):
     assert page.title() == "Log · aifbench"
 
 
+@pytest.mark.parametrize(
+    ("token", "said"), [("wrong", "not the server's"), ("cut…", "is not whole"), ("", "is not whole")]
+)
+def test_a_wrong_token_in_the_address_is_said_to_be_wrong(open_page, token, said):
+    page = open_page(f"#token={token}")
+    page.get_by_role("alert").wait_for()
+    assert said in page.get_by_role("alert").inner_text()
+    assert "token=" not in page.url
+
+
 def test_without_a_token_it_is_asked_for(open_page, server):
     page = open_page("")
     assert page.title() == "Token · aifbench"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,19 +46,48 @@ _log = logging.getLogger("aifbench.services")
 
 
 def needs(scope: str) -> Any:
-    """Return the dependency of a route that only bearers of `scope` may use: `dependencies=[needs("read")]`."""
+    """Return the dependency of a route that only bearers of `scope` may use: `dependencies=[needs("read")]`.
+
+    A parameter of the query that the route does not have is refused too: it would be left out without a word.
+    """
     if scope not in SCOPES:
         raise ValueError(f"no scope {scope!r}; there are {sorted(SCOPES)}")
 
     def check(request: Request) -> None:
         granted: frozenset[str] = request.scope["aifbench.scopes"]
         if not granted:
-            raise Problem(401, "send the token as 'Authorization: Bearer <token>'", {"www-authenticate": "Bearer"})
+            raise _unauthorised(request.headers)
         if scope not in granted:
             raise Problem(403, f"this token may not do that; it needs the scope '{scope}'")
+        known = _parameters(request.scope["route"].dependant)
+        for name in request.query_params:
+            if name not in known:
+                allowed = f"allowed: {', '.join(sorted(known))}" if known else "there are none here"
+                shown = ascii(name[:60])
+                raise Problem(422, f"query.{shown[1:-1]}: no such parameter; {allowed}", field="query")
 
     check.__dict__["scope"] = scope
     return Depends(check)
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """Return the names of a route's parameters of the query."""
+    inner = (name for dependency in dependant.dependencies for name in _parameters(dependency))
+    return {*(field.alias for field in dependant.query_params), *inner}
+
+
+def _bearer(headers: Headers) -> str:
+    """Return the token that was sent, or an empty text."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def _unauthorised(headers: Headers) -> Problem:
+    if _bearer(headers):
+        detail = "this token is not the server's; take the one in the file token-launch that aifbench serve names"
+    else:
+        detail = "send the token as 'Authorization: Bearer <token>'"
+    return Problem(401, detail, {"www-authenticate": "Bearer"})
 
 
 class Bucket:
@@ -138,11 +168,11 @@ class Guard:
         if not page and strange:
             raise Problem(403, "a page of another origin may not ask here")
         if method not in SAFE and not granted:
-            raise Problem(401, "send the token as 'Authorization: Bearer <token>'", {"www-authenticate": "Bearer"})
+            raise _unauthorised(headers)
 
     def _granted(self, headers: Headers) -> frozenset[str]:
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        return self._tokens.scopes(token.strip().encode()) if kind.lower() == "bearer" else frozenset()
+        token = _bearer(headers)
+        return self._tokens.scopes(token.encode()) if token else frozenset()
 
     async def _body(self, scope: Scope, receive: Receive) -> Receive:
         """Read the body (so its size is known before any route runs) and return a `receive` that gives it again."""

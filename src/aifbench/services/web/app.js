@@ -14,11 +14,14 @@ let there = TABS;
 let leave = () => {};
 let turn = 0;
 
+// Moves the token from the address into the session. Returns what is wrong with it, or an empty text.
 function takeToken() {
-  const found = /^#token=([\w-]+)$/.exec(location.hash);
-  if (!found) return;
-  setToken(found[1]);
+  const [, found] = /^#token=(.*)$/.exec(location.hash) ?? [];
+  if (found === undefined) return "";
   history.replaceState(null, "", location.pathname);
+  const whole = /^[\w-]+$/.test(found);
+  setToken(whole ? found : "");
+  return whole ? "" : "The token in this address is not whole, or was changed. Copy all of the address that was printed.";
 }
 
 function ask(problem) {
@@ -62,8 +65,8 @@ async function show() {
 }
 
 async function start() {
-  takeToken();
-  if (!token()) { ask(""); return; }
+  const problem = takeToken();
+  if (!token()) { ask(problem); return; }
   try {
     const { services } = await api("services");
     there = TABS.filter((tab) => services.includes(tab.service));
