@@ -227,6 +227,39 @@ def test_not_json_and_too_deep():
 
 
 @pytest.mark.parametrize(
+    ("request_", "field", "message", "hint"),
+    [
+        ({"clients": [1, -3]}, "clients[1]", "-3: too small", "allowed: a whole number, 1 to 1024"),
+        ({"clients": [1, 0]}, "clients[1]", "0: too small", "allowed: a whole number, 1 to 1024"),
+        ({"clients": [1, 1000000]}, "clients[1]", "1000000: too large", "allowed: a whole number, 1 to 1024"),
+        ({"clients": [1, "2"]}, "clients[1]", "'2': of the wrong kind", "allowed: a whole number, 1 to 1024"),
+        ({"clients": []}, "clients", "[]: too few values", "a list of 1 to 32 of these"),
+        ({"clients": -1}, "clients", "-1: too small", "1 to 1024, or a list of 1 to 32 of these"),
+        ({"clients": True}, "clients", "True: of the wrong kind", "a whole number, 1 to 1024, or a list"),
+        ({"services": [1] * 17}, "services", "too many values", "a list of 1 to 16 of these"),
+        ({"seed": -1}, "seed", "-1: too small", "allowed: a whole number, 0 to 9007199254740991"),
+        ({"node_hours": 0}, "node_hours", "0: too small", "allowed: a number above 0, at most 100000"),
+        ({"resources": 3}, "resources", "3: of the wrong kind", "allowed: a mapping of keys to values"),
+        ({"resources": {"server": {"device": "tpu"}}}, "resources.server.device", "no such choice", "cpu, gpu"),
+        ({"resources": {"server": {"coers": 2}}}, "resources.server.coers", "unknown key", "did you mean cores?"),
+        ({"resources": {"x-y": {}}}, "resources", "unknown key 'x-y'", "keys: server, clients, job"),
+        ({"preset": "A b"}, "preset", "not a valid name", "allowed: lower-case letters, digits and dashes, at most 64"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_what_is_allowed_there(request_, field, message, hint):
+    found = refused(**{"preset": "storage-quick", **request_})
+    assert (found.code, found.field) == ("invalid_request", field)
+    assert message in found.message
+    assert hint in found.hint
+
+
+def test_what_is_not_json_is_called_so():
+    with pytest.raises(Refused, match=r"not JSON: .* at line 1 column 2") as caught:
+        parse_request(b"{preset}")
+    assert "a JSON object" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("request_", "code", "field", "hint"),
     [
         ({"config": {"axes": {"mode": ["drect"]}}}, "invalid_config", "config.axes.mode[0]", "did you mean direct?"),
@@ -237,6 +270,13 @@ def test_not_json_and_too_deep():
         ({"config": {"axes": {"clients": [100]}}}, "over_limit", "config.axes.clients", "at most 64"),
         ({"node_hours": 0.0001}, "over_limit", "node_hours", ""),
         ({"config": {"axes": 5}}, "invalid_config", "config.axes", ""),
+        (
+            {"config": {"axes": {"file_size": ["500TiB"]}}},
+            "invalid_config",
+            "config.axes.file_size[0]",
+            "at most 128TiB",
+        ),
+        ({"config": {"block_size": 100}}, "invalid_config", "config.block_size", "at least 512"),
         ({"config": {"suites": []}}, "invalid_config", "config.suites", ""),
         ({"profile": "meluxina"}, "no_allocation", "profile", "SBATCH_ACCOUNT"),
     ],
@@ -251,6 +291,25 @@ def test_what_the_plan_refuses_is_said_at_the_field_of_the_request(request_, cod
     reason = from_config(caught.value, found.field_of(caught.value.key))
     assert (reason.code, reason.field) == (code, field), reason.message
     assert hint in reason.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "message", "hint"),
+    [
+        ({"axes": {"file_size": ["500TiB"]}}, "'500TiB': too large", "allowed: at most 128TiB"),
+        ({"repetitions": 2.5}, "2.5: needs a whole number, or a mapping with `min` and `max`", ""),
+        ({"foo": 1}, "foo: unknown key", "file_size"),
+        ({"exclud": []}, "exclud: unknown key, did you mean 'exclude'?", ""),
+    ],
+)
+def test_a_refusal_of_the_plan_has_the_users_words(config, message, hint):
+    found = composed(preset="storage-quick", config=config)
+    with pytest.raises(ConfigError) as caught:
+        check_config(found.campaign, [Path("config/launch.yaml")])
+    reason = from_config(caught.value, found.field_of(caught.value.key))
+    assert reason.message == message
+    assert hint in reason.hint
+    assert "path" not in reason.hint.removeprefix("allowed: ").split(", ")
 
 
 def test_unknown_benchmark_and_a_misspelt_key_name_the_nearest():

@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema
 from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.errors import ConfigError, nearest, unknown_key
 from aifbench.campaign.system import Slurm, System
+from aifbench.campaign.units import format_size
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 DEFAULT_CONFIG = Path("config/config.yaml")
@@ -78,6 +79,8 @@ class Repetitions(_Strict):
             return {"min": value, "max": value}
         if isinstance(value, Mapping) and "min" in value and "max" not in value:
             return {**value, "max": value["min"]}
+        if not isinstance(value, Mapping | Repetitions):
+            raise ValueError("needs a whole number, or a mapping with `min` and `max`")
         return value
 
     @classmethod
@@ -294,7 +297,7 @@ class _Fields:
         try:
             return getattr(self._models[name](**{name: value}), name)
         except ValidationError as error:
-            raise _from_validation(error, key, self.where, strip=1, known=[]) from None
+            raise _from_validation(error, key, self.where, strip=1, known=[], given=value) from None
 
     def check_suite_value(self, name: str, value: Any, key: str) -> Any:
         """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""
@@ -397,8 +400,10 @@ def _validate(model: type[M], data: Mapping[str, Any], prefix: str, where: str) 
         raise _from_validation(error, prefix, where, strip=0, known=list(model.model_fields)) from None
 
 
-def _from_validation(error: ValidationError, prefix: str, where: str, *, strip: int, known: list[str]) -> ConfigError:
-    """Turn pydantic's first error into the one line of the house."""
+def _from_validation(
+    error: ValidationError, prefix: str, where: str, *, strip: int, known: list[str], given: Any = None
+) -> ConfigError:
+    """Turn pydantic's first error into the one line of the house; a size that was `given` keeps its unit."""
     first = error.errors(include_url=False)[0]
     path = [part for part in first["loc"][strip:] if not (isinstance(part, str) and "[" in part)]
     key = prefix
@@ -411,9 +416,20 @@ def _from_validation(error: ValidationError, prefix: str, where: str, *, strip: 
     context = first.get("ctx", {})
     allowed = str(context.get("expected", "")) if first["type"] in {"literal_error", "enum"} else ""
     problem = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
     if first["type"] == "string_pattern_mismatch":
         problem, allowed = "not a valid name", "lower-case letters, digits and hyphens"
-    return ConfigError(key or "the value", first["input"], problem[:1].lower() + problem[1:], allowed, where)
+    for name, words in _BOUNDS.items():
+        if name in context:
+            bound = context[name]
+            if not path and isinstance(given, str) and isinstance(value, int):
+                value, bound = given, format_size(bound)
+                problem = "too large" if name in {"le", "lt"} else "too small"
+            allowed = f"{words} {bound}"
+    return ConfigError(key or "the value", value, problem[:1].lower() + problem[1:], allowed, where)
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def _join(prefix: str, key: str) -> str:

@@ -47,6 +47,10 @@ def refuse(code: str, message: str, *, field: str | None = None, hint: str = "")
     return Refused(CODES[code].status, code, message, field=field, hint=hint)
 
 
+PLACES = frozenset({"path", "url", "gguf", "api_key_env", "file", "extra"})
+"""Keys whose values are places or go to another server: only presets say them."""
+
+
 def from_config(error: ConfigError, field: str) -> Refused:
     """Return the refusal that a configuration error means; `field` is its key as the request names it."""
     name = error.key.rpartition(".")[2].partition("[")[0]
@@ -56,7 +60,10 @@ def from_config(error: ConfigError, field: str) -> Refused:
         code = "unknown_benchmark"
     else:
         code = "over_limit" if error.over_limit else "invalid_config"
-    what = shown(error.value) if error.value is not None else "" if name in field else name
+    if error.value is not None:
+        what = shown(error.value)
+    else:  # where the field says it, it is not said twice, but for a key that is no field of the form
+        what = "" if name in field and not error.problem.startswith("unknown key") else name
     return refuse(
         code,
         f"{what}: {error.problem}" if what else error.problem,
@@ -67,10 +74,13 @@ def from_config(error: ConfigError, field: str) -> Refused:
 
 def hint_of(error: ConfigError) -> str:
     """Return what is allowed: the nearest choice where the value looks like one, else all that may stand there."""
-    near = nearest(str(error.value), error.allowed.replace("'", "").replace(" or ", ", ").split(", "))
+    allowed = error.allowed
+    if error.problem.startswith("unknown key"):
+        allowed = ", ".join(key for key in allowed.split(", ") if key not in PLACES)
+    near = nearest(str(error.value), allowed.replace("'", "").replace(" or ", ", ").split(", "))
     if near and near != str(error.value):
-        return f"did you mean {near}? Allowed: {error.allowed}"
-    return f"allowed: {error.allowed}" if error.allowed else ""
+        return f"did you mean {near}? Allowed: {allowed}"
+    return f"allowed: {allowed}" if allowed else ""
 
 
 def shown(value: object) -> str:

@@ -7,20 +7,22 @@ the user's own checkout. Everything else is checked by the code that checks ever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from aifbench.campaign.config import merge
 from aifbench.campaign.errors import nearest
 from aifbench.campaign.presets import Preset
 from aifbench.campaign.system import Name, System
-from aifbench.services.client.reasons import refuse, shown
+from aifbench.services.client.reasons import PLACES, refuse, shown
 from aifbench.services.ids import PATTERN
+from aifbench.services.problems import Refused
 
 MOST_VALUES = 256
 """Values of one list."""
@@ -30,8 +32,6 @@ MOST_TEXT = 65_536
 MOST_KEY = 200
 LARGEST = 1 << 53
 """Beyond it JSON's numbers are not whole any more."""
-PLACES = frozenset({"path", "url", "gguf", "api_key_env", "file", "extra"})
-"""Keys whose values are places or go to another server: only presets say them."""
 MODEL_FILE, DATA_FILES = ".gguf", (".hdf5", ".h5")
 
 Count = Annotated[int, Field(ge=1, le=1024)]
@@ -109,23 +109,83 @@ def parse_request(body: bytes) -> LaunchRequest:
     try:
         request = LaunchRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        path = [str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier()]
-        where, hint = ".".join(path)[:MOST_KEY] or None, ""
-        if first["type"] == "json_invalid":
-            message = first["msg"]
-        elif first["type"] == "extra_forbidden":
-            key = str(first["loc"][-1])
-            near = nearest(key, list(LaunchRequest.model_fields)) if len(first["loc"]) == 1 else None
-            message, hint = f"unknown key {shown(key)}", f"did you mean {near}?" if near else KEYS
-        else:
-            message = f"{shown(first['input'])}: {first['msg']}"
-        raise refuse("invalid_request", message, field=where, hint=hint) from None
+        raise _refused(error.errors(include_url=False)) from None
     check_values(request.config)
     return request
 
 
-KEYS = f"keys of a launch: {', '.join(LaunchRequest.model_fields)}"
+def _refused(errors: list[ErrorDetails]) -> Refused:
+    """Return the refusal of a body: of the first value that is wrong, what is wrong with it and what is allowed."""
+    of_first = [one for one in errors if _path(one)[:1] == _path(errors[0])[:1]]
+    # A value that may be of several kinds has an error of each; the one that looked furthest knows most.
+    first = max(of_first, key=lambda one: (len(_path(one)), not one["type"].endswith("_type")))
+    path = _path(first)
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MOST_KEY]
+    if first["type"] == "json_invalid":
+        message = f"not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+        hint = 'a JSON object, such as {"preset": "storage-quick"}'
+    elif first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        known = list(_schema_at(path[:-1] if key.isidentifier() else path)["properties"])
+        near = nearest(key, known)
+        message, hint = f"unknown key {shown(key)}", f"did you mean {near}?" if near else f"keys: {', '.join(known)}"
+    else:
+        message = f"{shown(first['input'])}: {WRONG.get(first['type'], 'of the wrong kind')}"
+        hint = f"allowed: {_allowed(_schema_at(path))}"
+    return refuse("invalid_request", message, field=where or None, hint=hint)
+
+
+WRONG = {
+    **dict.fromkeys(("greater_than", "greater_than_equal"), "too small"),
+    **dict.fromkeys(("less_than", "less_than_equal"), "too large"),
+    "too_short": "too few values",
+    "too_long": "too many values",
+    "string_pattern_mismatch": "not a valid name",
+    "string_too_long": "too long",
+    "literal_error": "no such choice",
+    "finite_number": "not a number",
+}
+"""What is wrong with a value, by pydantic's types of errors; of the others the kind is wrong."""
+
+
+def _path(error: ErrorDetails) -> list[str | int]:
+    """Return where an error is, without pydantic's names of the kinds that a value may be of."""
+    return [part for part in error["loc"] if not isinstance(part, str) or part.isidentifier()]
+
+
+def _schema_at(path: Sequence[str | int]) -> dict[str, Any]:
+    """Return the JSON Schema of a place of a request."""
+    whole = LaunchRequest.model_json_schema()
+    found = whole
+    for part in path:
+        if isinstance(part, int):
+            found = next(kind for kind in found["anyOf"] if kind["type"] == "array")["items"]
+        else:
+            found = found["properties"][part]
+        if "$ref" in found:
+            found = whole["$defs"][found["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """Return in words what a JSON Schema allows."""
+    match schema:
+        case {"anyOf": kinds}:
+            words = ", or ".join(_allowed(kind) for kind in kinds if kind["type"] != "null")
+        case {"enum": choices}:
+            words = ", ".join(choices)
+        case {"type": "array", "minItems": least, "maxItems": most}:
+            words = f"a list of {least} to {most} of these"
+        case {"type": "integer", "minimum": least}:
+            most = schema["maximum"] if "maximum" in schema else schema["exclusiveMaximum"] - 1
+            words = f"a whole number, {least} to {most}"
+        case {"type": "number", "exclusiveMinimum": least, "maximum": most}:
+            words = f"a number above {least}, at most {most}"
+        case {"type": "string", "pattern": pattern}:
+            words = f"{'lower-case ' if pattern == PATTERN else ''}letters, digits and dashes, at most 64"
+        case _:
+            words = "a mapping of keys to values"
+    return words
 
 
 @dataclass
