@@ -209,7 +209,9 @@ class Checker:
     def _ready(self, checked: Checked) -> None:
         """Refuse a campaign whose images or models are not there yet. Raises `Refused`."""
         plan, system = checked.plan, checked.plan.config.system
-        where = f"--config config/{checked.request.profile}.yaml"
+        file = Path("config", f"{checked.request.profile}.yaml")
+        there = (self.settings.project / file).is_file()
+        where = f"--config {file}" if there else f"--config FILE, a campaign with `system: {checked.request.profile}`"
         for batch in plan.batches:
             needs = plan.needs(batch)
             for image in needs.images:
