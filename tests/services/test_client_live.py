@@ -141,10 +141,22 @@ def test_validate_tells_the_plan_and_leaves_nothing(server):
     assert answer.status == 200, answer.body
     plan = answer.json()["plan"]
     assert (plan["cases"], plan["repetitions"], plan["batches"]) == (4, 8, 1)
+    assert plan["varied"] == [{"key": "mode", "values": 2}, {"key": "clients", "values": 2}]
     assert "file_size: 1MiB" in answer.json()["config"]
     deep = server.post("/api/v1/runs:validate?dry_run=true", TINY, timeout=60).json()
     assert deep["checks"]["dry_run_s"] > 0
     assert list(server.results.iterdir()) == []
+
+
+def test_more_threads_than_this_machine_has_cores_are_refused_here(server):
+    usable = len(os.sched_getaffinity(0))
+    post = "/api/v1/runs:validate"
+    for preset, part in (("retrieval-quick", "clients"), ("inference-quick", "server")):
+        few, many = ({"preset": preset, "resources": {part: {"cores": cores}}} for cores in (usable, 999))
+        assert server.post(post, few).status == 200
+        reason = expect_ko(server.post(post, many), 422, "over_limit", f"resources.{part}.cores")
+        assert reason["message"].startswith("999 threads; this machine has")
+        assert reason["hint"] == f"at most {usable}"
 
 
 def test_refusals_over_the_wire(server):

@@ -182,6 +182,34 @@ def test_the_panel_says_started_when_it_is(page):
     assert page.locator(".summary [role=status] .help").inner_text() == f"Started: {row.get_attribute('data-run')}"
 
 
+def test_what_varies_and_where_files_go_is_said(page):
+    assert figure(page, "Varied") == "mode (2)"
+    checked(page, lambda: page.locator("[value=retrieval-quick]").check())
+    assert figure(page, "Varied") == "index (2), search.HNSW32.efSearch (2)"
+    assert "A file is named in a preset, not here" in question(page, "config.dataset").inner_text()
+
+
+def test_the_form_comes_back_as_it_was_left(context, tmp_path):
+    checkout(tmp_path / "project")
+    with Live(tmp_path, "client", "log", tcp=0) as live:
+        page = context.new_page()
+        page.goto(f"{address(live)}/#token={live.token()}")
+        page.wait_for_selector(".figures dd")
+        checked(page, lambda: page.locator("[value=storage-full]").check())
+        checked(page, lambda: set_values(page, "clients", "3"))
+        checked(page, lambda: page.get_by_label("Repetitions").fill("7"))
+        page.get_by_role("link", name="Log").click()
+        page.locator(".tab.log").wait_for()
+        page.get_by_role("link", name="Launch").click()
+        page.wait_for_selector(".figures dd")
+        assert page.locator("[name=start]:checked").get_attribute("value") == "storage-full"
+        assert question(page, "clients").locator("li").all_inner_texts() == ["3\n×"]
+        assert page.get_by_label("Repetitions").input_value() == "7"
+        checked(page, lambda: page.get_by_label("Repetitions").fill("2"))  # it is still judged
+        checked(page, lambda: page.locator("[value=storage-quick]").check())
+        assert page.get_by_label("Repetitions").input_value() == "3"
+
+
 def test_a_problem_is_said_at_its_field(page):
     checked(page, lambda: set_values(page, "config.block_size", "3MiB"))
     wrong = page.locator(".question.wrong")

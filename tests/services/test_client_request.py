@@ -11,7 +11,7 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import Preset, load_presets
 from aifbench.campaign.system import System
-from aifbench.services.client.check import points
+from aifbench.services.client.check import points, varied
 from aifbench.services.client.reasons import CODES, from_config
 from aifbench.services.client.request import compose, parse_request
 from aifbench.services.problems import Refused
@@ -331,6 +331,13 @@ def test_the_size_of_a_matrix_is_known_before_it_is_made():
     found = composed(preset="retrieval-quick", config=config)
     (checked,) = check_config(found.campaign, [Path("config/launch.yaml")]).suites
     assert points(checked) == 2 * 2 * 3 * 2
+    assert {one["key"]: one["values"] for one in varied(checked)} == {
+        "index": 2, "top_k": 2, "clients": 3, "search.HNSW32.efSearch": 2,
+    }  # fmt: skip
+    zipped = {"axes": {"clients": [1]}, "zip": {"file_size": ["1MiB", "2MiB"], "block_size": ["4KiB", "8KiB"]}}
+    both = composed(benchmark="storage", config={**zipped, "exclude": [{"mode": "warm"}]})
+    (checked,) = check_config(both.campaign, [Path("config/launch.yaml")]).suites
+    assert varied(checked) == [{"key": "file_size + block_size", "values": 2}, {"key": "exclude", "values": 1}]
 
 
 def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):

@@ -68,6 +68,7 @@ class Checked:
             },
             "budget_node_hours": self.plan.config.keys.budget.node_hours,
             "expected_end": self.plan.expected_end(now).isoformat(timespec="seconds"),
+            "varied": varied(self.plan.config.suites[0]),
             "targets": self._targets(),
             "jobs": [
                 {
@@ -150,6 +151,8 @@ class Checker:
             check(plan, machine=False)
         except ConfigError as error:
             raise from_config(error, composed.field_of(error.key)) from None
+        if config.system.slurm is None:
+            _check_cores(request)
         checked = Checked(request, composed, plan)
         self._ready(checked)
         if config.system.slurm is not None:
@@ -241,6 +244,31 @@ class Checker:
         if done.returncode:
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
             raise refuse("dry_run_failed", f"snakemake -n: {lines[-1] if lines else 'no reason given'}"[:500])
+
+
+def _check_cores(request: LaunchRequest) -> None:
+    """Refuse more threads than this machine has cores for us. Raises `Refused`."""
+    usable = len(os.sched_getaffinity(0))
+    for part, cores in (("server", request.resources.server.cores), ("clients", request.resources.clients.cores)):
+        if cores is not None and cores > usable:
+            message = f"{cores} threads; this machine has {usable} cores for them"
+            raise refuse("over_limit", message, field=f"resources.{part}.cores", hint=f"at most {usable}")
+
+
+def varied(suite: Suite) -> list[dict[str, Any]]:
+    """Return `[{key, values}]`: what makes more than one case of a suite, and how many values each has.
+
+    Keys that are zipped count as one; those of a search vary with its own index alone.
+    """
+    counts = {name: len(values) for name, values in suite.axes.items()}
+    if suite.zipped:
+        counts[" + ".join(suite.zipped)] = max(len(values) for values in suite.zipped.values())
+    for index, grid in (suite.fixed.get("search") or {}).items():
+        for name, values in grid.items():
+            counts[f"search.{index}.{name}"] = len(values) if isinstance(values, list) else 1
+    counts = {name: count for name, count in counts.items() if count > 1}
+    counts |= {name: len(rows) for name, rows in (("include", suite.include), ("exclude", suite.exclude)) if rows}
+    return [{"key": name, "values": count} for name, count in counts.items()]
 
 
 def points(suite: Suite) -> int:

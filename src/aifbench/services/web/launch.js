@@ -6,6 +6,7 @@ const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
 const PLACES = new Set(["kind", "url", "gguf", "api_key_env", "extra", "gpus", "threads"]);
 const THREADS = new Set(["threads"]);
+const FILES = new Set(["dataset", "model"]);  // words here; a file only in a preset
 const PASSING = new Set(["queue_full", "rate_limited", "partition_down", "slurm_unreachable", "start_failed", "image_missing"]);
 const ACTIVE = new Set(["queued", "running", "cancelling"]);
 const STATES = {
@@ -35,6 +36,9 @@ function shape(schema) {
   }
   return { kind: only.type === "string" ? "text" : "other" };
 }
+
+// What the schema says of a field, and what of it the form does not take.
+const helpOf = (name, schema) => (FILES.has(name) ? `${schema.description}. A file is named in a preset, not here` : schema.description);
 
 function bounds({ kind, low, high, whole }) {
   if (kind === "size") return "such as 64KiB, 1MiB, 2GB";
@@ -285,7 +289,7 @@ class Form {
 
   parameter(name) {
     const schema = this.schema.properties[name];
-    const question = this.ask(new Values(`config.${name}`, words(name), schema.description, shape(schema), this.first(name), {
+    const question = this.ask(new Values(`config.${name}`, words(name), helpOf(name, schema), shape(schema), this.first(name), {
       suggestions: this.benchmark.suggestions[name] ?? [], fallback: this.benchmark.defaults[name], changed: this.changed,
     }));
     question.name = name;
@@ -345,7 +349,7 @@ class Form {
       const shown = { value: given[name], placeholder: given[name] === undefined ? schema.default ?? "" : `${given[name]} (preset)`, low: form.low, high: form.high };
       const question = form.kind === "choice"
         ? new Choice(place, words(name), schema.description, form.choices.map((one) => [one, one]), given[name] ?? schema.default, this.changed)
-        : new (form.kind === "number" ? Amount : Words)(place, words(name), schema.description, shown, this.changed);
+        : new (form.kind === "number" ? Amount : Words)(place, words(name), helpOf(name, schema), shown, this.changed);
       question.name = name;
       return this.ask(question);
     });
@@ -483,7 +487,8 @@ class Summary {
       ["Measuring", `about ${duration(plan.expected_s)}`], ["Node-hours", `${plan.node_hours.toPrecision(2)} of ${plan.budget_node_hours}`],
       plan.gpu_hours ? ["GPU-hours", plan.gpu_hours.toPrecision(2)] : null,
       ...(plan.targets ?? []).map((one) => ["Writes to", `${visible(one.path)}: ${one.type}, ${bytes(one.free_bytes)} free here`]),
-      ["Cases", `${plan.cases}, ${plan.repetitions} repetitions`], ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
+      ["Cases", `${plan.cases}, ${plan.repetitions} repetitions`],
+      plan.varied.length ? ["Varied", plan.varied.map(({ key, values }) => `${visible(key)} (${values})`).join(", ")] : null, ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
     ].filter(Boolean);
     this.figures.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     this.yaml.textContent = answer.config.replace(/^campaign: .*$/m, "campaign: my-run");
@@ -662,6 +667,9 @@ function starts(menu) {
   }));
 }
 
+let kept = null;  // the form as it was left, {start, form}: it comes back with the tab
+let onChange = () => {};  // of the tab that is shown
+
 export function mount(root) {
   const ending = new AbortController();
   const schemas = new Map();
@@ -718,7 +726,11 @@ export function mount(root) {
       checking?.abort();
       if (!schemas.has(start.benchmark)) schemas.set(start.benchmark, await api(`menu/${start.benchmark}/schema`, { signal: ending.signal }));
       if (start !== chosen()) return;
-      form = new Form(menu, schemas.get(start.benchmark), start, profile.value, changed);
+      const of = (one, where) => [one.key, one.suite, where];
+      if (!kept || !same(of(kept.start, kept.form.profile.name), of(start, profile.value))) {
+        kept = { start, form: new Form(menu, schemas.get(start.benchmark), start, profile.value, () => onChange()) };
+      }
+      form = kept.form;
       box.replaceChildren(form.node);
       changed();
     }
@@ -727,7 +739,9 @@ export function mount(root) {
     root.append(el("form", { class: "launcher", onsubmit: (event) => event.preventDefault(), novalidate: true },
       el("div", { class: "ask-first" }, el("div", { class: "field" }, el("label", { for: "profile" }, "Where it runs"), profile)),
       el("div", { class: "cards" }, ...cards), el("div", { class: "two" }, box, summary.node)), runs.node);
-    (root.querySelector("[name=start][value=storage-quick]") ?? root.querySelector("[name=start]")).checked = true;
+    if (menu.profiles.some((one) => one.name === kept?.form.profile.name)) profile.value = kept.form.profile.name;
+    const wanted = [kept?.start.key, "storage-quick"].map((value) => root.querySelector(`[name=start][value="${value}"]`));
+    (wanted.find((one) => one) ?? root.querySelector("[name=start]")).checked = true;
     await choose();
     await refresh();
   }
@@ -823,6 +837,7 @@ export function mount(root) {
     polling = setTimeout(refresh, wait);
   }
 
+  onChange = changed;
   runs.refresh = refresh;
   const seen = () => { if (!document.hidden) refresh(); };
   document.addEventListener("visibilitychange", seen);
