@@ -126,6 +126,7 @@ def test_what_an_emptied_field_stands_for_is_said(page):
     size = question(page, "config.file_size")
     checked(page, lambda: size.get_by_role("button", name="remove").click())
     assert size.locator("input").get_attribute("placeholder") == "64MiB (preset)"
+    assert size.locator("input").bounding_box()["width"] == 260  # not cut
     mode = question(page, "config.mode")
     checked(page, lambda: mode.get_by_role("button", name="direct").click())
     checked(page, lambda: mode.get_by_role("button", name="warm").click())

@@ -138,6 +138,7 @@ class Values extends Question {
     this.chips.replaceChildren(...this.values.map((value) => el("li", {}, String(value),
       el("button", { type: "button", "aria-label": `remove ${value} from ${this.title}`, onclick: () => this.remove(value) }, "×"))));
     this.chips.hidden = !this.values.length;
+    this.entry.classList.toggle("alone", !this.values.length);  // room for what it stands for
     this.entry.placeholder = this.values.length ? "add" : this.fallback.length ? `${this.fallback.join(", ")} (${this.source})` : "";
   }
 
