@@ -312,6 +312,16 @@ def test_a_cancelled_run_is_continued_from_its_details(page, server):
     assert dialog.get_by_role("button", name="Continue").count() == 0
 
 
+def test_a_folder_without_a_checkout_says_what_to_do(context, tmp_path):
+    with Live(tmp_path / "away", "client", tcp=0) as live:
+        page, said = context.new_page(), []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"{address(live)}/#token={live.token()}")
+        page.get_by_text("Start it in a checkout of aifbench, or name one with --project.").wait_for()
+        page.get_by_text("No run yet.").wait_for()
+        assert said == []
+
+
 @pytest.mark.slow
 def test_cancel_asks_first(page, server):
     body = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 500}}

@@ -1,6 +1,6 @@
 // The tab Launch: a form made from the menu and its schemas, checked by the server while it is filled in, and the runs.
 
-import { NONE, api, bytes, duration, el, moment, toast, visible } from "./common.js";
+import { api, bytes, duration, el, moment, NONE, openReport, toast, visible } from "./common.js";
 
 const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "order", "pack", "repetitions", "engine",
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
@@ -646,15 +646,6 @@ class RunTable {
   }
 }
 
-async function openReport(id) {
-  try {
-    const { path } = await api(`runs/${id}:ticket`, { method: "POST" });
-    window.open(path, "_blank", "noopener");
-  } catch (error) {
-    toast(error.message);
-  }
-}
-
 // Where a launch can start: a preset, or an empty suite of a benchmark.
 function starts(menu) {
   const presets = menu.presets.map((preset) => ({ ...preset, key: preset.id, request: { preset: preset.id } }));
@@ -688,6 +679,12 @@ export function mount(root) {
     } catch (error) {
       if (ending.signal.aborted) return;
       root.querySelector("#launch-wait").replaceWith(el("p", { class: "problem", role: "alert" }, error.message));
+      return;
+    }
+    if (!menu.profiles.length) {
+      root.querySelector("#launch-wait").replaceWith(el("p", { class: "problem", role: "alert" },
+        "Nothing can be launched from here: the folder of this service holds no profile. Start it in a checkout of aifbench, or name one with --project."), runs.node);
+      await refresh();
       return;
     }
     const groups = starts(menu);
