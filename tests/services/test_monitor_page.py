@@ -317,7 +317,7 @@ def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
 
 def test_the_table_of_one_run(visit, world):
     page = visit("/run/disk")
-    assert page.locator("h1").inner_text() == "Jobs of disk"
+    page.get_by_role("heading", name="Jobs of disk").wait_for()
     active = page.locator("section[aria-label=Active] tbody tr")
     active.nth(3).wait_for()
     assert {text.split("\n")[1] for text in active.all_inner_texts()} == {"campaign disk"}
