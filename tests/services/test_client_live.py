@@ -1,6 +1,7 @@
 """The client service over a real socket: ok and ko, launches that are real, and what survives what."""
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -581,6 +582,31 @@ def test_a_run_whose_folder_is_there_is_refused_and_the_folder_kept(tmp_path, mo
     with pytest.raises(Refused, match="File exists"):
         one.launch(LaunchRequest.model_validate(TINY))
     assert kept.read_text() == "{}"
+
+
+def test_a_disk_that_is_full_refuses_to_continue_and_how_it_ended_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout(tmp_path / "project"))
+    one = launcher(tmp_path)
+    folder = one.settings.results / "x-1" / "launch"
+    folder.mkdir(parents=True)
+    (folder.parent / "plan.json").write_text("{}")
+    write(folder / "request.json", {"run_id": "x-1", "by": {}, "slurm": False})
+    write(folder / "exit.json", {"code": 1, "ended_at": None})
+    shown = {"launched": True, "state": "failed", "can": ["continue"]}
+    monkeypatch.setattr(one.runs, "show", lambda _: shown)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("aifbench.services.client.launch.write", full)
+    with pytest.raises(Refused, match="No space left on device") as caught:
+        one.go_on("x-1", again=False)
+    assert (caught.value.code, caught.value.hint) == ("start_failed", "make room, then continue it")
+    assert read(folder / "exit.json") == {"code": 1, "ended_at": None}
+    assert not (folder / "keeper.json").exists()
+    shown |= {"state": "running", "can": ["cancel"]}
+    one.cancel("x-1")  # asks for no byte of the disk
+    assert (folder / "cancel.json").read_bytes() == b""
 
 
 @pytest.mark.slow

@@ -83,7 +83,10 @@ def end_group(pid: int, number: signal.Signals) -> None:
 
 def cancel_left(folder: Path) -> None:
     """Cancel the jobs in Slurm that the run of a folder has left."""
-    log = (folder / "snakemake.log").read_text(encoding="utf-8", errors="replace")
+    try:
+        log = (folder / "snakemake.log").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:  # its keeper was killed before it started anything
+        return
     if "SLURM run ID" in log:
         from aifbench.services.client.slurm import cancel_jobs
 

@@ -105,7 +105,7 @@ class Launcher:
             raise refuse("not_active", f"{run} was started by hand", hint="end it where it was started (Ctrl-C)")
         if shown["state"] not in ACTIVE and not (shown["state"] == "failed" and left_jobs(_text(folder))):
             raise refuse("not_active", f"{run} has ended: {shown['state']}")
-        write(folder / "cancel.json", {"at": _now(), "by": identity(os.getpid())})
+        (folder / "cancel.json").touch()  # empty: a disk that is full takes it too
         if alive(read(folder / "keeper.json")) is False:
             process = read(folder / "process.json")
             threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
@@ -128,26 +128,32 @@ class Launcher:
                 raise refuse("active", f"{run} goes on: {shown['state']}")
             if not (root / "plan.json").is_file():
                 raise refuse("complete", f"{run} has no plan: it ended before", hint="launch it anew")
-            if not {"continue", "again"} & set(shown["can"]) or (not again and "continue" not in shown["can"]):
+            if "continue" not in shown["can"] and not (again and "again" in shown["can"]):
                 hint = "what is invalid or failed is measured again with again=true" if "again" in shown["can"] else ""
                 raise refuse("complete", f"{run}: all cases are measured", hint=hint)
             self._refuse_beside(request["slurm"])
             try:
                 if again:
                     set_aside(root, collect(root), ())
+                self._forget_end(folder, request)
+                self._start(folder)
             except ConfigError as error:
                 raise refuse("active", str(error)) from None
-            aside = folder / f"ended-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-            aside.mkdir()
-            write(folder / "request.json", {**request, "by": identity(os.getpid())})
-            for name in ("exit.json", "cancel.json", "process.json", "keeper.json"):
-                with contextlib.suppress(FileNotFoundError):
-                    (folder / name).rename(aside / name)
-            self._start(folder)
+            except OSError as error:
+                raise refuse("start_failed", f"{run}: {error.strerror}", hint="make room, then continue it") from None
             deadline = time.monotonic() + SUBMIT_S
             while not (folder / "process.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
         return self._answer(run)
+
+    def _forget_end(self, folder: Path, request: dict[str, Any]) -> None:
+        """Move aside how a run has ended, so that it may begin once more."""
+        aside = folder / f"ended-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        aside.mkdir()
+        write(folder / "request.json", {**request, "by": identity(os.getpid())})
+        for name in ("exit.json", "cancel.json", "process.json", "keeper.json"):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).rename(aside / name)
 
     def _launch(self, request: LaunchRequest, key: Path | None) -> dict[str, Any]:
         run = new_id(request, datetime.now())
