@@ -1,5 +1,6 @@
 # make demo    the laptop campaign, from nothing to results/laptop/report/index.html
-# make test    every test this machine can run
+# make test    every test this machine can run, but for those that take minutes each
+# make test-all   those too: thousands of damaged files, long soaks
 # make lint    style, types, workflow
 # make bench   our own speed and accuracy, one line per bar
 # make cluster make cluster-demo make cluster-down   a small real Slurm with Apptainer on this machine (tests/slurm)
@@ -12,7 +13,7 @@ CONFIG ?= config/config.yaml
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11
 
-.PHONY: demo env dev test lint bench cluster cluster-demo cluster-down lock schemas clean
+.PHONY: demo env dev test test-all lint bench cluster cluster-demo cluster-down lock schemas clean
 
 demo: env
 	@$(BIN)/snakemake --profile profiles/laptop --configfile $(CONFIG)
@@ -44,10 +45,12 @@ install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 	@touch $@
 
 # Two at a time where tests mostly wait; those whose numbers are measurements have the machine to themselves.
-test: dev
+test: WHICH := -m "not heavy"
+test-all: WHICH :=
+test test-all: dev
 	@status=0; \
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/browser tests/services tests/unit || status=1; \
-	$(BIN)/python -m pytest tests/slurm tests/truth tests/workflow || status=1; \
+	$(BIN)/python -m pytest $(WHICH) --numprocesses 2 --dist loadfile tests/browser tests/services tests/unit || status=1; \
+	$(BIN)/python -m pytest $(WHICH) tests/slurm tests/truth tests/workflow || status=1; \
 	exit $$status
 
 lint: dev

@@ -10,10 +10,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from aifbench import files
+from aifbench.files import Root, Tail
 from aifbench.loglevels import FILE
 from aifbench.sampling.sampler import CLIENT_NODE
-from aifbench.services.monitor import files
-from aifbench.services.monitor.files import Root, Tail
 from aifbench.services.monitor.jobs import job_id
 from aifbench.services.monitor.reader import Reader
 from aifbench.services.monitor.series import BUCKETS, RECENT, Grouping, Series

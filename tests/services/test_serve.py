@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from aifbench.campaign.errors import ConfigError
-from aifbench.services.ids import is_id, open_beneath
+from aifbench.files import open_beneath
+from aifbench.services.ids import is_id
 from aifbench.services.serve import bind_loopback, bind_unix
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens

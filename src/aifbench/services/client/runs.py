@@ -22,10 +22,11 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from aifbench.files import list_beneath, open_beneath
 from aifbench.records.collect import collect
 from aifbench.services.client.identity import alive, read
 from aifbench.services.client.reasons import refuse
-from aifbench.services.ids import is_id, list_beneath, open_beneath
+from aifbench.services.ids import is_id
 from aifbench.services.problems import Problem, Refused
 from aifbench.services.settings import Settings, private_folder
 

@@ -20,11 +20,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.responses import Response
 
 from aifbench.campaign.errors import ConfigError
+from aifbench.files import open_beneath
 from aifbench.log import ERROR, INFO, LEVELS, WARNING, encode_line
 from aifbench.loglevels import FILE
 from aifbench.records.store import atomic_write
 from aifbench.services.guard import needs
-from aifbench.services.ids import Id, is_id, open_beneath
+from aifbench.services.ids import Id, is_id
 from aifbench.services.log.configs import (
     Configs,
     LogConfig,

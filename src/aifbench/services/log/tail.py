@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from aifbench.services.ids import is_id, open_beneath
+from aifbench.files import open_beneath
+from aifbench.services.ids import is_id
 
 LIST_S = 5.0
 """Between two looks for new batches."""

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import orjson
 
+from aifbench.files import Signature, Tail
 from aifbench.records.models import BatchStatus
-from aifbench.services.monitor.files import Signature, Tail
 from aifbench.services.monitor.series import Grouping, Sample, Series, number
 
 STALLED_S = 60.0

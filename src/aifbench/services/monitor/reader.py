@@ -22,11 +22,11 @@ from typing import Any
 
 import orjson
 
+from aifbench.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
 from aifbench.log import ERROR
 from aifbench.loglevels import FILE, Rule, RulesFile, job_fields, threshold
 from aifbench.runner.lock import lives_here
 from aifbench.services.client.identity import alive
-from aifbench.services.monitor.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
 from aifbench.services.monitor.jobs import LOG, Job, all_bands
 from aifbench.services.monitor.series import Grouping, Sample, Series
 from aifbench.services.monitor.slurm import LIVE, Queue

@@ -1,18 +1,22 @@
-"""Files below a root that others write: opened part by part, never through a link, and followed by size.
+"""Files that others may have written: opened part by part below a root, never through a link, bounded.
 
-Shared file systems send no notifications, and names and contents are not trusted: a name must look like one of ours, a
-file must be a regular one, and what is read of it is bounded.
+The one reader of results folders, for the report and for all services. Names and contents are not trusted: a link could
+lead to somebody's secret, a FIFO would wait for ever, a sparse file would fill the memory: only regular files are
+read. The root itself may be reached through links (results on a scratch file system); nothing below it may. Files that
+grow are followed by size: shared file systems send no notifications.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 LARGEST_FILE = 32 << 20
 """Bytes that are read of one whole file at most."""
@@ -21,6 +25,100 @@ CHUNK = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _PRINT = 64
 """Bytes before the place that was read last, kept to notice a file that was written anew in place."""
+_LINK = {errno.ELOOP, errno.ENOTDIR}
+
+
+class Unreadable(FileNotFoundError):
+    """Something stands there that is not read as a file; `problem` says what, without its path.
+
+    To those who do not ask, it is as if nothing were there.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(errno.ENOENT, problem, name)
+        self.problem = problem
+
+
+def open_beneath(root: Path, *parts: str) -> BinaryIO:
+    """Open a file for reading, part by part below `root`; no part may be a link, `..`, empty or hold a `/`.
+
+    Never waits. Raises FileNotFoundError when nothing is there, its subclass `Unreadable` for all that is not allowed.
+    """
+    found = _descend(root, parts, os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(found).st_mode):
+        os.close(found)
+        raise Unreadable("/".join(parts), "is no regular file")
+    return os.fdopen(found, "rb")
+
+
+def read_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> bytes:
+    """Return the content of a file, found as `open_beneath` finds it; one of more than `most` bytes is `Unreadable`."""
+    with open_beneath(root, *parts) as file:
+        data = _read(file, "/".join(parts), most)
+    if len(data) > most:
+        raise Unreadable(
+            parts[-1], f"is larger than {most >> 20} MiB" if most >> 20 else f"is larger than {most} bytes"
+        )
+    return data
+
+
+def tail_beneath(root: Path, *parts: str, most: int) -> tuple[bytes, bool]:
+    """Return the last `most` bytes of a file, found as `open_beneath` finds it, and whether more stands before them."""
+    with open_beneath(root, *parts) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        return file.read(most), size > most
+
+
+def stat_beneath(root: Path, *parts: str) -> os.stat_result:
+    """Return the facts of a file, found as `open_beneath` finds it."""
+    with open_beneath(root, *parts) as file:
+        return os.fstat(file.fileno())
+
+
+def list_beneath(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
+    """Return names and facts of what stands in a folder, which is found as `open_beneath` finds a file."""
+    folder = _descend(root, parts, os.O_DIRECTORY)
+    try:
+        return [(name, os.stat(name, dir_fd=folder, follow_symlinks=False)) for name in os.listdir(folder)]
+    finally:
+        os.close(folder)
+
+
+def _read(file: BinaryIO, name: str, most: int) -> bytes:
+    try:
+        return file.read(most + 1)
+    except OSError as error:
+        raise Unreadable(name, f"cannot be read: {error.strerror}") from None
+
+
+def _descend(root: Path, parts: Sequence[str], last: int) -> int:
+    """Return a descriptor of what stands at the end of the parts; `last` are the flags that it is opened with."""
+    found = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, part in enumerate(parts, 1):
+        above = found
+        try:
+            if not part or part in {".", ".."} or "/" in part or "\0" in part:
+                raise Unreadable(part, "is no name of a file")
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (last if number == len(parts) else os.O_DIRECTORY)
+            found = os.open(part, flags, dir_fd=above)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            problem = _odd(part, above) if error.errno in _LINK else f"cannot be opened: {error.strerror}"
+            raise Unreadable(part, problem) from error
+        finally:
+            os.close(above)
+    return found
+
+
+def _odd(name: str, folder: int) -> str:
+    """Return what stands in an open folder that is neither a regular file nor a folder."""
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except OSError:
+        return "cannot be opened"
+    return "is a link" if stat.S_ISLNK(mode) else "is no folder" if not stat.S_ISDIR(mode) else "cannot be opened"
 
 
 @dataclass(frozen=True)
