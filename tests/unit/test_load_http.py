@@ -1,6 +1,7 @@
 """Framing of responses: no split of the bytes changes what they say."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -114,14 +115,40 @@ def test_target(url: str, target: Target, host: bytes) -> None:
 
 
 def test_request_bytes() -> None:
-    data = Target.of("http://h:1/v1").request("/chat", b'{"a":1}', {"Authorization": "Bearer k"})
-    head, body = data.split(b"\r\n\r\n")
+    target = replace(Target.of("http://h:1/v1"), headers=(("Authorization", "Bearer k"), ("user-agent", "me")))
+    head, body = target.request("/chat", b'{"a":1}').split(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/chat HTTP/1.1\r\nHost: h:1\r\n")
     assert b"Content-Length: 7" in head
     assert b"Authorization: Bearer k" in head
+    assert b"Accept-Encoding: identity" in head
+    assert (b"user-agent: me" in head, b"User-Agent: aifbench" in head) == (True, False)
     assert body == b'{"a":1}'
 
 
 def test_header_cannot_smuggle_a_line() -> None:
     with pytest.raises(ValueError, match="line end"):
-        Target.of("http://h").request("/", None, {"Authorization": "a\r\nEvil: 1"})
+        replace(Target.of("http://h"), headers=(("Authorization", "a\r\nEvil: 1"),)).request("/")
+
+
+def test_a_query_stands_behind_every_path_and_no_secret_in_a_message() -> None:
+    target = replace(Target.of("http://h/v1"), query="api-version=1&code=s3", headers=(("api-key", "s3"),))
+    target = replace(target, secrets=("s3",))
+    assert target.request("/chat", b"").startswith(b"POST /v1/chat?api-version=1&code=s3 HTTP/1.1\r\n")
+    assert target.root.request("/version").startswith(b"GET /version?api-version=1&code=s3 ")
+    assert "s3" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    ("head", "coding"),
+    [
+        (b"Content-Encoding: gzip", "Content-Encoding: gzip"),
+        (b"Transfer-Encoding: gzip, chunked", "Transfer-Encoding: gzip, chunked"),
+        (b"Content-Encoding: identity", None),
+        (b"Transfer-Encoding: chunked", None),
+        (b"X: 1", None),
+    ],
+)
+def test_a_response_says_how_its_body_is_packed(head: bytes, coding: str | None) -> None:
+    response = Response()
+    response.feed(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+    assert response.coding == coding

@@ -416,7 +416,9 @@ def _from_validation(
     context = first.get("ctx", {})
     allowed = str(context.get("expected", "")) if first["type"] in {"literal_error", "enum"} else ""
     problem = first["msg"].removeprefix("Value error, ")
-    value = first["input"]
+    value = context["shown"] if "shown" in context else first["input"]  # what it may not show is a secret
+    if context.get("at"):
+        key = _join(key, context["at"])
     if first["type"] == "string_pattern_mismatch":
         problem, allowed = "not a valid name", "lower-case letters, digits and hyphens"
     for name, words in _BOUNDS.items():

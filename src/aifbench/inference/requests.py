@@ -69,20 +69,43 @@ def start_offsets(clients: int, seed: int) -> list[float]:
 
 
 def understand(adapter: Adapter, exchange: Exchange) -> tuple[int | None, Answer, str | None]:
-    """Return (first byte, answer, class of the error) of one exchange."""
+    """Return (first byte, answer, class of the error) of one exchange; the server's words are fit for a record."""
     first_byte = exchange.pieces[0][0] if exchange.pieces else None
+    answer, error = _understood(adapter, exchange)
+    if answer.error is not None:
+        answer.error = adapter.words(answer.error)
+    return first_byte, answer, error
+
+
+def _understood(adapter: Adapter, exchange: Exchange) -> tuple[Answer, str | None]:
     response, body = body_pieces(exchange.pieces)
     answer = _checked(adapter.parse(body)) if exchange.status == 200 else Answer()
     if response.broken is not None:
         answer.error = response.broken
-        return first_byte, answer, exchange.error or "protocol"
+        return answer, exchange.error or "protocol"
     if exchange.error in {"stall", "timeout"} and exchange.pieces:
         answer.error, error = _out_of_time(exchange)
-        return first_byte, answer, error
-    if exchange.error is None and exchange.status != 200:
-        text = b"".join(data for _, data in body)[:200].decode("utf-8", "replace")
-        return first_byte, Answer(error=" ".join(text.split())), f"http_{exchange.status}"
-    return first_byte, answer, exchange.error or _class(answer)
+        return answer, error
+    if exchange.error is not None:
+        answer.error = answer.error or exchange.problem
+        return answer, exchange.error
+    text, packed = _text(b"".join(data for _, data in body), response.coding)
+    if exchange.status != 200:
+        leads = response.headers.get("location") if 300 <= (exchange.status or 0) < 400 else None
+        return Answer(error=f"leads to {leads}" if leads else text), f"http_{exchange.status}"
+    if packed:
+        answer = Answer(error=text, misfit=True)
+    return answer, _class(answer)
+
+
+def _text(body: bytes, coding: str | None) -> tuple[str, bool]:
+    """Return the text of a body, and whether there is none because it came packed: then the text says so."""
+    try:
+        return body.decode(), False
+    except UnicodeDecodeError:
+        if coding is None:
+            return body.decode("utf-8", "replace"), False
+        return f"the body is packed ({coding}), which was not asked for: nothing can be timed in it", True
 
 
 def _class(answer: Answer) -> str | None:
@@ -122,9 +145,10 @@ def columns(adapter: Adapter, exchanges: Sequence[Exchange]) -> tuple[dict[str, 
 
     client, index; scheduled_ns, send_ns, sent_ns, first_byte_ns, first_event_ns, first_token_ns, first_visible_ns,
     end_ns; token_ns (a list: the stamp of each token event); tokens, prompt_tokens, cached_tokens (as the server
-    counts); connection_reused; round_trip_ns, retransmits (of the connection, as the kernel tells); status; error
-    (class); finish_reason; server_queue_ms, server_load_ms, server_prefill_ms, server_decode_ms; answer_sha256;
-    reads_with_several_events; bytes_received; probe (the load that a search tried, set by the search).
+    counts); connection_reused; retried (on a fresh connection, see `load.client`); round_trip_ns, retransmits (of the
+    connection, as the kernel tells); status; error (class); finish_reason; server_queue_ms, server_load_ms,
+    server_prefill_ms, server_decode_ms; answer_sha256; reads_with_several_events; bytes_received; probe (the load that
+    a search tried, set by the search).
     """
     rows: list[dict[str, Any]] = []
     messages: dict[str, str] = {}
@@ -160,6 +184,7 @@ def _row(exchange: Exchange, first_byte: int | None, answer: Answer, error: str 
         "prompt_tokens": answer.prompt_tokens,
         "cached_tokens": answer.cached_tokens,
         "connection_reused": exchange.connection_reused,
+        "retried": exchange.retried,
         "round_trip_ns": exchange.round_trip_ns,
         "retransmits": exchange.retransmits,
         "status": exchange.status,

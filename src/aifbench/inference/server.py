@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from aifbench.benchmark import Command, Place, Server, ServerNotReady
@@ -12,11 +13,13 @@ from aifbench.campaign.params import Params
 from aifbench.campaign.system import System
 from aifbench.engines import llamacpp, ollama
 from aifbench.engines.adapters import adapter
-from aifbench.engines.base import Ask
+from aifbench.engines.base import Adapter, Ask
 from aifbench.engines.settings import LlamaCpp, Ollama
+from aifbench.inference import readiness
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import understand
-from aifbench.load.client import StreamingClient
+from aifbench.load.client import Exchange, StreamingClient
+from aifbench.load.http import body_pieces
 
 POLL_S = 0.1
 READY_TOKENS = 4
@@ -48,28 +51,65 @@ class InferenceServer(Server):
         return getattr(_of(params).engine, "url", None) or f"http://{place.host}:{place.port}"
 
     def wait_ready(self, endpoint: str, params: Params, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
-        """Ask for a few tokens until they come. Returns `first_answer_s`, the time of the request that was answered."""
-        engine = adapter(_of(params).engine, endpoint)
+        """Ask for a few tokens until there is an answer, as `readiness` says.
+
+        Returns `first_answer_s`, the time of the request that was answered, `requests_sent` and the `address` used.
+        """
+        wanted = _of(params)
+        engine = adapter(wanted.engine, endpoint)
         payload = engine.request(Ask("Say hello.", READY_TOKENS, 0.0, 1))
         start = time.monotonic()
-        seen = "no answer"
+        tries = sent = 0
+        problem, limit_s = "no answer", timeout_s
         with StreamingClient([engine.target], 1, reuse=engine.keeps_connections, connect_timeout_s=1.0) as client:
-            while (left := timeout_s - (time.monotonic() - start)) > 0:
+            while (left := limit_s - (time.monotonic() - start)) > 0:
                 if not alive():
-                    raise ServerNotReady(f"the server ended before it was ready (last seen: {seen})")
-                exchange = client.run([[payload]], [0.0], timeout_s=left).exchanges[0]
-                _, answer, error = understand(engine, exchange)
-                if error is None and exchange.send_ns is not None and exchange.end_ns is not None:
-                    return {"first_answer_s": (exchange.end_ns - exchange.send_ns) / 1e9}
-                seen = f"{error}: {answer.error}" if answer.error else str(error)
-                if error in {"http_400", "http_401", "http_403", "http_404"}:
+                    raise ServerNotReady(f"the server ended before it was ready (last seen: {problem})")
+                load = client.run([[payload]], [0.0], timeout_s=left)
+                (exchange,) = load.exchanges
+                tries += 1
+                sent += (exchange.send_ns is not None) + (exchange.retried and exchange.sent_ns is not None)
+                said = _judged(engine, exchange, endpoint, wanted.engine.kind)
+                if said.state == "ready" and exchange.send_ns is not None and exchange.end_ns is not None:
+                    first_s = (exchange.end_ns - exchange.send_ns) / 1e9
+                    return {"first_answer_s": first_s, "requests_sent": sent, "address": load.addresses[0]}
+                problem = said.problem
+                if said.state == "final":
+                    raise ServerNotReady(f"{endpoint} will not get ready: {problem} ({_requests(sent)})")
+                if not wanted.starts_server and sent >= readiness.MOST_REQUESTS:
                     break
-                time.sleep(min(POLL_S, max(0.0, left)))
-        raise ServerNotReady(f"no token from {endpoint} within {timeout_s:g} s (last seen: {seen})")
+                if not wanted.starts_server and said.state == "unheard":
+                    limit_s = min(timeout_s, readiness.LISTENS_WITHIN_S)
+                left = limit_s - (time.monotonic() - start)
+                if said.wait_s is not None and said.wait_s > left:
+                    problem += f"; it asks to wait {said.wait_s:g} s, and {max(0.0, left):.0f} s are left"
+                    break
+                pause_s = readiness.wait_s(1 if said.state == "unheard" else tries, ours=wanted.starts_server)
+                _pause(min(max(pause_s, said.wait_s or 0.0), left), alive)
+        raise ServerNotReady(f"no token from {endpoint} within {limit_s:g} s: {problem} ({_requests(sent)})")
 
     def describe(self, endpoint: str, params: Params) -> dict[str, Any]:
         """Return versions, model digest and settings as the server tells them."""
         return adapter(_of(params).engine, endpoint).describe()
+
+
+def _judged(engine: Adapter, exchange: Exchange, endpoint: str, kind: str) -> readiness.Said:
+    _, answer, error = understand(engine, exchange)
+    headers = body_pieces(exchange.pieces)[0].headers
+    if (location := headers.get("location")) is not None and 300 <= (exchange.status or 0) < 400:
+        answer.error = engine.words(readiness.redirected(endpoint, location, kind))
+    return readiness.judge(answer, error, exchange.status, headers, datetime.now(UTC))
+
+
+def _pause(seconds: float, alive: Callable[[], bool]) -> None:
+    """Wait, but not for a server that has ended."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and alive():
+        time.sleep(min(POLL_S, left))
+
+
+def _requests(count: int) -> str:
+    return f"{count or 'no'} request{'' if count == 1 else 's'} sent"
 
 
 def _of(params: Params) -> InferenceParams:

@@ -78,6 +78,7 @@ class InferenceWorker(Worker):
             "clock_offset_start_ns": load.clock_offset_start_ns,
             "clock_offset_end_ns": load.clock_offset_end_ns,
             "connections_opened": load.connections_opened,
+            "server_addresses": load.addresses,
             "server_states_before": before,
             "server_states_after": after,
             "warmup_requests": len(warmup.exchanges),

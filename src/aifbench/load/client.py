@@ -9,6 +9,12 @@ after the run. Where the kernel stamps received segments (SO_TIMESTAMPNS, CLOCK_
 CLOCK_MONOTONIC and used, unless the distance of the two clocks moved by more than 0.1 ms during the run. TLS and other
 systems use the time after the read. A kernel stamp is that of the last segment in a read, so a read with several events
 bounds their times from above.
+
+A server may close a kept connection just when a request is on its way. Where such a connection ends before a byte of
+the answer has come, the request is sent once more, on a fresh one, and counted; its times run from the first sending,
+as its user would feel it. What ends on a fresh connection, or after a byte, is a failure.
+
+Where a host has several addresses they are tried in turn, and the one that answered is tried first from then on.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import contextlib
 import errno
 import gc
 import heapq
+import os
 import select
 import socket
 import ssl
@@ -55,8 +62,10 @@ class Exchange:
     """When the schedule wanted it sent; in a closed loop at the client's start, or a think after its last request."""
     connection_reused: bool = False
     """Whether the connection had carried a request before; a new one is opened outside of send to end."""
+    retried: bool = False
+    """Whether a reused connection had ended before a byte came, and this is what came over a new one."""
     send_ns: int | None = None
-    """Before the first byte was given to the kernel."""
+    """Before the first byte was given to the kernel, for the first time if it was retried."""
     sent_ns: int | None = None
     """After the last byte was given to the kernel."""
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
@@ -71,6 +80,8 @@ class Exchange:
     error: str | None = None
     """Class of the error: connect, tls, reset, early_close, protocol; given up at its time without a byte (timeout) or
     with some (stall; `inference.requests.understand` tells it from an answer that still flowed)."""
+    problem: str | None = None
+    """Why no connection could be opened, as the system says it."""
 
 
 @dataclass
@@ -89,6 +100,8 @@ class Load:
     clock_offset_end_ns: int
     """CLOCK_REALTIME minus CLOCK_MONOTONIC before and after."""
     connections_opened: int
+    addresses: list[str | None] = field(default_factory=list)
+    """Of each target, the one that a connection was opened to; None: none was."""
 
 
 def clock_offset_ns() -> int:
@@ -106,17 +119,46 @@ def clock_offset_ns() -> int:
 _Ancillary = tuple[int, int, bytes]
 _Read = tuple[int, Sequence[_Ancillary], bytes]
 """Time after the read, control messages, bytes."""
+_Address = tuple[Any, ...]
+"""One of `socket.getaddrinfo`."""
+
+
+@dataclass
+class _Host:
+    """The addresses of a target, the one that answered last at the front."""
+
+    addresses: list[_Address] = field(default_factory=list)
+    problem: str = "no address is known"
+    answered: str | None = None
+
+    def look_up(self, target: Target) -> None:
+        """Ask for the addresses, where none has answered yet."""
+        if self.answered is not None:
+            return
+        try:
+            self.addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+
+    def opened(self, address: _Address) -> None:
+        """Put down that a connection to this address was opened."""
+        if self.answered is None or address != self.addresses[0]:
+            self.addresses = [address, *(other for other in self.addresses if other != address)]
+            host, port = address[4][:2]
+            self.answered = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Client:
     """One connection to its target, the requests of its closed loop if it has one, and the exchange under way."""
 
-    def __init__(self, number: int, place: int, target: Target, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, number: int, place: int, target: Target, host: _Host, tls: ssl.SSLContext | None) -> None:
         self.number = number
         self.place = place
         self.target = target
+        self.host = host
         self.tls = tls
-        self.address: tuple[Any, ...] = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (target.host, target.port))
+        self.untried: list[_Address] = []
+        """Addresses for the connection that is being opened; the first one is under way."""
         self.sock: socket.socket | None = None
         self.events = 0
         """Of the connection, that epoll tells; 0: it does not know it."""
@@ -127,6 +169,7 @@ class _Client:
         self.exchange: Exchange | None = None
         self.response = Response()
         self.reads: list[_Read] = []
+        self.request = b""
         self.unsent = memoryview(b"")
         self.connecting = False
         self.handshaking = False
@@ -191,11 +234,14 @@ class StreamingClient:
         self._connect_timeout_s = connect_timeout_s
         self._epoll = select.epoll()
         self._by_descriptor: dict[int, _Client] = {}
-        tls = ssl.create_default_context() if any(target.tls for target in self._targets) else None
+        self._hosts = {target: _Host() for target in self._targets}
+        files = {target.ca_file for target in self._targets if target.tls}
+        tls = {file: ssl.create_default_context(cafile=file) for file in files}
         self._clients: list[_Client] = []
         for number in range(clients) if isinstance(clients, int) else clients:
             target = self._targets[number % len(self._targets)]
-            self._clients.append(_Client(number, len(self._clients), target, tls if target.tls else None))
+            context = tls[target.ca_file] if target.tls else None
+            self._clients.append(_Client(number, len(self._clients), target, self._hosts[target], context))
         self._raw: list[tuple[Exchange, list[_Read]]] = []
         self._waiting: list[tuple[int, int, int]] = []
         """Closed loops that begin or think: (when to look after them, place of the client, when its request is due)."""
@@ -310,6 +356,7 @@ class StreamingClient:
             offset_start,
             offset_end,
             self.connections_opened - opened,
+            [self._hosts[target].answered for target in self._targets],
         )
 
     # -- connections
@@ -320,12 +367,10 @@ class StreamingClient:
         self._epoll = select.epoll()
         self._epoll.register(self._timer, select.EPOLLIN)
         self._by_descriptor.clear()
-        addresses: dict[Target, tuple[Any, ...]] = {}
-        for target in self._targets:
-            with contextlib.suppress(OSError):
-                addresses[target] = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0]
+        for target, host in self._hosts.items():
+            host.look_up(target)
         for client in self._clients:
-            client.address, client.events = addresses.get(client.target, client.address), 0
+            client.events = 0
             if client.sock is not None and _closed_by_peer(client.sock):
                 self._drop(client)
         for client in wanted:
@@ -346,17 +391,20 @@ class StreamingClient:
         client.events = events
 
     def _connect_blocking(self, client: _Client) -> None:
-        client.sock = sock = _new_socket(client)
-        try:
-            sock.settimeout(self._connect_timeout_s)
-            sock.connect(client.address[4])
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
-            sock.setblocking(False)
-        except OSError:
-            self._drop(client)
-            return
-        self.connections_opened += 1
+        for address in list(client.host.addresses):
+            try:
+                client.sock = sock = _new_socket(client, address)
+                sock.settimeout(self._connect_timeout_s)
+                sock.connect(address[4])
+                client.host.opened(address)
+                if isinstance(sock, ssl.SSLSocket):
+                    sock.do_handshake()
+                sock.setblocking(False)
+            except OSError:
+                self._drop(client)
+            else:
+                self.connections_opened += 1
+                return
 
     def _drop(self, client: _Client) -> None:
         if client.sock is None:
@@ -433,7 +481,7 @@ class StreamingClient:
     def _begin(self, client: _Client, index: int, request: bytes, scheduled_ns: int) -> None:
         exchange = Exchange(client.number, index, scheduled_ns, connection_reused=client.used)
         client.exchange, client.response, client.reads = exchange, Response(), []
-        client.unsent = memoryview(request)
+        client.request, client.unsent = request, memoryview(request)
         self._raw.append((exchange, client.reads))
         self._deadlines.append((time.monotonic_ns() + self._timeout_ns, exchange, client))
         if client.sock is None:
@@ -443,18 +491,26 @@ class StreamingClient:
 
     def _connect(self, client: _Client) -> None:
         """Begin to open a connection: for the exchange under way, or for the next one."""
-        try:
-            client.sock = _new_socket(client)
-            client.sock.setblocking(False)
-            client.connecting = True
-            error = client.sock.connect_ex(client.address[4])
-        except OSError:
-            self._lose(client, "connect")
-            return
-        if error not in {0, errno.EINPROGRESS}:
-            self._lose(client, "connect")
-            return
-        self._await(client, select.EPOLLOUT)
+        client.untried = list(client.host.addresses)
+        self._connect_next(client, client.host.problem)
+
+    def _connect_next(self, client: _Client, problem: str) -> None:
+        """Begin with the next address of the host; where none is left, `problem` is why there is no connection."""
+        while client.untried:
+            try:
+                client.sock = _new_socket(client, client.untried[0])
+                client.sock.setblocking(False)
+                error = client.sock.connect_ex(client.untried[0][4])
+            except OSError as failure:
+                error = failure.errno or errno.EIO
+            if error in {0, errno.EINPROGRESS}:
+                client.connecting = True
+                self._await(client, select.EPOLLOUT)
+                return
+            problem = os.strerror(error)
+            self._drop(client)
+            client.untried.pop(0)
+        self._lose(client, "connect", problem)
 
     def _ready(self, client: _Client, events: int) -> None:
         if client.connecting:
@@ -468,10 +524,13 @@ class StreamingClient:
 
     def _connected(self, client: _Client) -> None:
         assert client.sock is not None
-        if client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._lose(client, "connect")
+        if error := client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._drop(client)
+            client.untried.pop(0)
+            self._connect_next(client, os.strerror(error))
             return
         client.connecting = False
+        client.host.opened(client.untried[0])
         self.connections_opened += 1
         if isinstance(client.sock, ssl.SSLSocket):
             client.handshaking = True
@@ -494,8 +553,8 @@ class StreamingClient:
         except ssl.SSLWantWriteError:
             self._await(client, select.EPOLLOUT)
             return
-        except OSError:
-            self._lose(client, "tls")
+        except OSError as error:
+            self._lose(client, "tls", getattr(error, "verify_message", None) or error.strerror or str(error))
             return
         client.handshaking = False
         self._opened(client)
@@ -511,7 +570,7 @@ class StreamingClient:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             sent = 0
         except OSError:
-            self._fail(client, "reset", time.monotonic_ns())
+            self._broke(client, "reset", time.monotonic_ns())
             return
         client.used = True
         client.unsent = client.unsent[sent:]
@@ -536,12 +595,12 @@ class StreamingClient:
             self._drop(client)
             return
         if failed:
-            self._fail(client, "reset", now)
+            self._broke(client, "reset", now)
             return
         if not data:
             client.response.end()
             if not client.response.complete:
-                self._fail(client, "early_close", now)
+                self._broke(client, "early_close", now)
                 return
         else:
             client.reads.append((now, ancillary, data))
@@ -563,18 +622,30 @@ class StreamingClient:
             else:
                 self._next(client, now)
 
-    def _fail(self, client: _Client, error: str, now: int) -> None:
+    def _broke(self, client: _Client, error: str, now: int) -> None:
+        """The connection ended under a request: if it was a kept one and brought no byte, ask again on a new one."""
+        exchange = client.exchange
+        assert exchange is not None
+        if not exchange.connection_reused or client.reads:
+            self._fail(client, error, now)
+            return
+        exchange.retried, exchange.connection_reused, exchange.sent_ns = True, False, None
+        client.response, client.unsent = Response(), memoryview(client.request)
+        self._drop(client)
+        self._connect(client)
+
+    def _fail(self, client: _Client, error: str, now: int, problem: str | None = None) -> None:
         assert client.exchange is not None
-        client.exchange.error = error
+        client.exchange.error, client.exchange.problem = error, problem
         _ask_kernel(client)
         self._drop(client)
         if self._end(client, now):
             self._wait(client, now + self._think_ns)
 
-    def _lose(self, client: _Client, error: str) -> None:
+    def _lose(self, client: _Client, error: str, problem: str) -> None:
         """A connection could not be opened: the exchange that waits for it fails, if there is one."""
         if client.exchange is not None:
-            self._fail(client, error, time.monotonic_ns())
+            self._fail(client, error, time.monotonic_ns(), problem)
         else:
             self._drop(client)
 
@@ -614,11 +685,11 @@ class StreamingClient:
         return ("kernel", fallbacks) if kernel else ("read", fallbacks)
 
 
-def _new_socket(client: _Client) -> socket.socket:
-    sock = socket.socket(*client.address[:3])
+def _new_socket(client: _Client, address: _Address) -> socket.socket:
+    sock = socket.socket(*address[:3])
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if client.tls is not None:
-        return client.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=client.target.host)
+        return client.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=client.target.name)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     return sock

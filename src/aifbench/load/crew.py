@@ -125,6 +125,7 @@ def merged(loads: Sequence[Load]) -> Load:
         clock_offset_start_ns=loads[0].clock_offset_start_ns,
         clock_offset_end_ns=loads[0].clock_offset_end_ns,
         connections_opened=sum(load.connections_opened for load in loads),
+        addresses=[next(filter(None, each), None) for each in zip(*(load.addresses for load in loads), strict=True)],
     )
 
 

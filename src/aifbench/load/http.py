@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from aifbench.load.urls import parse
 
 MAX_HEAD = 64 * 1024
 """Longest head or chunk-size line in bytes; a longer one is an error, not a reason to buffer without end."""
@@ -23,40 +25,58 @@ class FramingError(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go: one host, one port, one path in front of the engine's own paths."""
+    """Where requests go: one host, one port, one path in front of the engine's own paths, and what each has with it."""
 
     host: str
     port: int
     tls: bool
     path: str
+    query: str = field(default="", repr=False)
+    """Percent-encoded; added to every path."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_file: Path | None = None
+    """Certificates of the authorities that vouch for the server; None: those of the system."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values of query and headers that no message may repeat."""
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """Return the target of an http or https URL."""
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+        """Return the target of a base URL. Raises `urls.UrlError`."""
+        address = parse(url)
+        return cls(address.host, address.port, address.tls, address.path)
 
     @property
     def root(self) -> Target:
         """The same server without the path."""
         return replace(self, path="")
 
-    def request(
-        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
-    ) -> bytes:
-        """Return a whole request. `path` is added to the target's own; a body makes it a POST of JSON."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        standard = self.port == (443 if self.tls else 80)
-        lines = [
-            f"{method or ('GET' if body is None else 'POST')} {self.path}{path} HTTP/1.1",
-            f"Host: {name if standard else f'{name}:{self.port}'}",
-            "User-Agent: aifbench",
-            "Accept: */*",
-        ]
+    @property
+    def name(self) -> str:
+        """The host as the server knows it: a zone of an IPv6 address is this machine's own."""
+        return self.host.partition("%")[0]
+
+    def full(self, path: str) -> str:
+        """Return a path of the engine as it is asked for."""
+        return f"{self.path}{path}?{self.query}" if self.query else self.path + path
+
+    def fields(self, body: bytes | None) -> list[tuple[str, str]]:
+        """Return the header fields of a request; the target's own stand instead of ours."""
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        ours = {
+            "Host": name if self.port == (443 if self.tls else 80) else f"{name}:{self.port}",
+            "User-Agent": "aifbench",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
         if body is not None:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        for key, value in (headers or {}).items():
+            ours |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        given = {key.lower() for key, _ in self.headers}
+        return [*((key, value) for key, value in ours.items() if key.lower() not in given), *self.headers]
+
+    def request(self, path: str, body: bytes | None = None) -> bytes:
+        """Return a whole request. `path` is added to the target's own; a body makes it a POST of JSON."""
+        lines = [f"{'GET' if body is None else 'POST'} {self.full(path)} HTTP/1.1"]
+        for key, value in self.fields(body):
             if "\r" in value or "\n" in value:
                 raise ValueError(f"header {key} contains a line end")
             lines.append(f"{key}: {value}")
@@ -82,6 +102,15 @@ class Response:
         self._left = 0
         self._head_bytes = 0
         self._keep_alive = True
+
+    @property
+    def coding(self) -> str | None:
+        """The header that says how the body is packed, such as `Content-Encoding: gzip`; None: it comes as it is."""
+        for name in ("Content-Encoding", "Transfer-Encoding"):
+            said = self.headers.get(name.lower(), "")
+            if any(part.strip().lower() not in {"", "identity", "chunked"} for part in said.split(",")):
+                return f"{name}: {said}"
+        return None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes and return those of the body among them, decoded. Raises `FramingError`."""

@@ -43,6 +43,8 @@ class Requests:
     tokens_s: list[Floats]
     """Per request, the time of each token event."""
     ok: NDArray[np.bool_]
+    retried: int
+    """Requests that were sent a second time; old results tell of none."""
 
     @classmethod
     def of(cls, raw: Raw) -> Requests:
@@ -63,7 +65,8 @@ class Requests:
         errors = _plain(raw["error"])
         ok = np.array([error is None and len(row) > 0 for error, row in zip(errors, tokens_s, strict=True)], dtype=bool)
         clients = np.array(_plain(raw["client"]), dtype=np.int64)
-        return cls({**stamps, **numbers}, clients, errors, _plain(raw["answer_sha256"]), tokens_s, ok)
+        retried = int(sum(_plain(raw["retried"]))) if "retried" in raw else 0
+        return cls({**stamps, **numbers}, clients, errors, _plain(raw["answer_sha256"]), tokens_s, ok, retried)
 
     def good(self, name: str) -> Floats:
         """Return a column of the successful requests."""

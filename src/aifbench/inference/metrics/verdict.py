@@ -155,6 +155,11 @@ def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, An
     together = float(np.nansum(requests.columns["reads_with_several_events"]))
     if events and together / events > MOST_COALESCED:
         notes.append(f"{together:.0f} reads brought several of {events} token events: their gaps are bounds")
+    if requests.retried:
+        notes.append(
+            f"{requests.retried} of {len(requests.errors)} requests were sent again: the server had closed their kept "
+            "connections without an answer; their times run from the first sending"
+        )
     again = int(np.nansum(requests.columns["retransmits"]))
     if again:
         notes.append(f"the client's host sent {again} TCP segments again: the path to the server loses some")

@@ -26,6 +26,7 @@ from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
 from aifbench.campaign.system import System
 from aifbench.engines.ollama_models import record_file
+from aifbench.engines.settings import variables
 from aifbench.services.client.reasons import from_config, refuse
 from aifbench.services.client.request import Composed, LaunchRequest, compose
 from aifbench.services.client.slurm import SlurmClient
@@ -194,8 +195,8 @@ class Checker:
         """Return the variables of a run: few of our own, and those that the presets name for keys of servers."""
         import aifbench
 
-        keys = {preset.suite["engine"].get("api_key_env") for preset in self.presets()[0].values()
-                if isinstance(preset.suite.get("engine"), Mapping)}  # fmt: skip
+        engines = [preset.suite.get("engine") for preset in self.presets()[0].values()]
+        keys = {name for engine in engines if isinstance(engine, Mapping) for name in variables(engine).values()}
         kept = {
             name: value
             for name, value in os.environ.items()

@@ -47,7 +47,7 @@ def refuse(code: str, message: str, *, field: str | None = None, hint: str = "")
     return Refused(CODES[code].status, code, message, field=field, hint=hint)
 
 
-PLACES = frozenset({"path", "url", "gguf", "api_key_env", "file", "extra"})
+PLACES = frozenset({"path", "url", "gguf", "api_key_env", "headers", "query", "ca_file", "file", "extra"})
 """Keys whose values are places or go to another server: only presets say them."""
 
 

@@ -4,7 +4,7 @@ import { api, bytes, duration, el, moment, NONE, openReport, toast, visible } fr
 
 const OWN = new Set(["name", "benchmark", "axes", "zip", "exclude", "include", "order", "pack", "repetitions", "engine",
   "clients", "servers", "topology", "client_processes", "path", "prompt_text", "schedule_s"]);
-const PLACES = new Set(["kind", "url", "gguf", "api_key_env", "extra", "gpus", "threads"]);
+const PLACES = new Set(["kind", "url", "gguf", "api_key_env", "headers", "query", "ca_file", "extra", "gpus", "threads"]);
 const THREADS = new Set(["threads"]);
 const FILES = new Set(["dataset", "model"]);  // words here; a file only in a preset
 const PASSING = new Set(["queue_full", "rate_limited", "partition_down", "slurm_unreachable", "start_failed", "image_missing"]);
