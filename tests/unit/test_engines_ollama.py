@@ -1,5 +1,9 @@
 """Ollama's native answers."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
 import orjson
 import pytest
 
@@ -103,3 +107,76 @@ def test_a_server_sees_its_own_gpus_and_no_other(tmp_path, gpus, visible):
 def test_threads_are_left_to_ollama_unless_they_are_given():
     assert b"num_thread" not in adapter().request(Ask("a", 8, 0.0, 1))
     assert b'"num_thread":6' in adapter(threads=6).request(Ask("a", 8, 0.0, 1))
+
+
+def described(answers: dict[str, tuple[int, bytes]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return what is told of a server that answers so, and the state of its model."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (404, b""))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            assert orjson.loads(self.rfile.read(int(self.headers["Content-Length"]))) == {"model": "m"}
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{httpd.server_port}"
+        engine = OllamaAdapter(url, Ollama.model_validate({"kind": "ollama", "url": url, "model": "m"}))
+        return engine.describe(), engine.state()
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+WHOLE = {
+    "/api/version": {"version": "0.17.4"},
+    "/api/tags": {"models": [{"name": "other"}, {"name": "m:latest", "digest": "abc", "size": 7}]},
+    "/api/ps": {"models": [{"name": "m:latest", "size": 9, "size_vram": 4, "context_length": 512}]},
+    "/api/show": {"details": {"family": "llama", "parameter_size": "7B", "quantization_level": "Q4", "format": "gguf"}},
+}
+
+
+def test_a_server_describes_itself_also_without_model_info() -> None:
+    facts, state = described({path: (200, orjson.dumps(value)) for path, value in WHOLE.items()})
+    assert facts == {
+        "engine": "ollama", "version": "0.17.4", "model": "m", "parallel": None, "model_digest": "abc",
+        "model_bytes": 7, "loaded_bytes": 9, "loaded_gpu_bytes": 4, "loaded_context": 512, "family": "llama",
+        "parameter_size": "7B", "quantization_level": "Q4", "format": "gguf",
+    }  # fmt: skip
+    assert state == {"context": 512, "bytes": 9, "gpu_bytes": 4}
+
+
+ODD = [
+    b"", b"null", b"[]", b"3", b'"text"', b"<html>", b"{", b"{}", b"[" * 5000, b'{"models": null}', b'{"models": {}}',
+    b'{"models": [null, 3, [], {"name": []}, {"name": {}}]}', b'{"models": [{"name": "m", "size": "big"}]}',
+    b'{"details": null}', b'{"details": []}', b'{"details": {"family": 3}}', b'{"version": {}}', b"\xff\xfe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [*WHOLE])
+def test_an_odd_answer_is_no_fault_of_ours(path: str) -> None:
+    for body in ODD:
+        answers = {other: (200, orjson.dumps(value)) for other, value in WHOLE.items()}
+        facts, _ = described({**answers, path: (200, body)})
+        assert facts["model"] == "m"
+        lost = {"/api/version": "version", "/api/tags": "model_digest", "/api/ps": "loaded_bytes"}.get(path, "family")
+        assert facts.get(lost) is None
+        orjson.dumps(facts)
+
+
+def test_a_server_that_says_nothing_of_itself_is_said_to() -> None:
+    facts, state = described({})
+    assert facts["problem"] == "no answer that makes sense from /api/tags, /api/show"
+    assert state is None

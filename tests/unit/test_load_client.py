@@ -310,6 +310,124 @@ def test_a_fault_has_its_class_and_the_client_goes_on(fault: Handler, error: str
     assert all(e.end_ns is not None for e in load.exchanges)
 
 
+@pytest.mark.parametrize("fault", [reset, silent_close])
+def test_a_kept_connection_that_brings_no_byte_is_tried_once_more_on_a_new_one(fault: Handler) -> None:
+    """The times are those of a user: from before the first sending."""
+    asked: list[int] = []
+
+    def handler(connection: socket.socket, number: int) -> None:
+        asked.append(time.monotonic_ns())
+        faulty(1, fault)(connection, number)
+
+    load = run(handler)
+    assert [e.error for e in load.exchanges] == [None] * 3
+    assert [e.retried for e in load.exchanges] == [False, True, False]
+    assert [e.connection_reused for e in load.exchanges] == [False, False, True]
+    assert load.connections_opened == 1
+    assert len(asked) == 4
+    again = load.exchanges[1]
+    assert again.send_ns is not None
+    assert again.sent_ns is not None
+    assert again.send_ns <= asked[1] <= again.sent_ns
+    assert again.pieces[0][0] >= asked[2] - 50_000
+
+
+def test_the_second_try_is_the_last_one_and_keeps_its_class() -> None:
+    load = run(lambda connection, number: connection.sendall(OK) if number == 0 else reset(connection, number))
+    assert [(e.error, e.retried, e.connection_reused) for e in load.exchanges] == [
+        (None, False, False),
+        ("reset", True, False),
+        ("reset", False, False),  # on a fresh connection
+    ]
+
+
+def test_a_second_try_is_bound_by_the_time_of_its_request() -> None:
+    def handler(connection: socket.socket, number: int) -> None:
+        if number == 1:
+            connection.close()
+        elif number == 2:
+            connection.recv(1)
+        else:
+            connection.sendall(OK)
+
+    load = run(handler, timeout_s=0.5)
+    assert [(e.error, e.retried) for e in load.exchanges] == [(None, False), ("timeout", True), (None, False)]
+
+
+def test_a_second_try_finds_nobody() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    target = Target("127.0.0.1", listening.getsockname()[1], False, "")
+
+    def serve() -> None:
+        connection = listening.accept()[0]
+        connection.recv(65536)
+        connection.sendall(OK)
+        connection.recv(65536)
+        listening.close()
+        connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with StreamingClient([target], 1) as client:
+        load = client.run([[REQUEST] * 2], [0.0], 5.0)
+    thread.join(5)
+    assert [(e.error, e.retried, e.problem) for e in load.exchanges] == [
+        (None, False, None),
+        ("connect", True, "Connection refused"),
+    ]
+
+
+def test_an_open_schedule_tries_again_too() -> None:
+    with server(faulty(1, silent_close)) as target, StreamingClient([target], 1) as client:
+        load = client.run_schedule([[REQUEST]] * 3, [0.0, 0.02, 0.04], 5.0)
+    asked = sorted(load.exchanges, key=lambda e: e.index)
+    assert [(e.error, e.retried) for e in asked] == [(None, False), (None, True), (None, False)]
+
+
+IPV6_FIRST = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
+
+
+def name_has(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[socket.AddressFamily, str]) -> None:
+    """Let every name have these addresses, in this order."""
+
+    def found(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port)) for family, address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("first_s", [0.0, 0.2])
+def test_every_address_is_tried_and_the_one_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, reuse: bool, first_s: float
+) -> None:
+    name_has(monkeypatch, *IPV6_FIRST)
+    with server(lambda c, _: c.sendall(OK)) as plain:
+        target = Target("localhost", plain.port, False, "")
+        with StreamingClient([target], 2, reuse=reuse) as client:
+            load = client.run([[REQUEST] * 2] * 2, [first_s] * 2, 5.0)
+    assert [e.error for e in load.exchanges] == [None] * 4
+    assert load.addresses == [f"127.0.0.1:{plain.port}"]
+    assert all(e.retried is False for e in load.exchanges)
+
+
+def test_where_no_address_answers_the_last_one_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    name_has(monkeypatch, *IPV6_FIRST)
+    with StreamingClient([Target("localhost", port, False, "")], 1) as client:
+        load = client.run([[REQUEST] * 2], [0.0], 5.0)
+    assert [(e.error, e.problem) for e in load.exchanges] == [("connect", "Connection refused")] * 2
+    assert load.addresses == [None]
+
+
+def test_a_name_that_nobody_knows() -> None:
+    with StreamingClient([Target("nobody.invalid", 80, False, "")], 1) as client:
+        (exchange,) = client.run([[REQUEST]], [0.0], 5.0).exchanges
+    assert exchange.error == "connect"
+    assert exchange.problem
+
+
 def test_status_is_not_an_error_of_the_transport() -> None:
     load = run(lambda c, _: c.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"))
     assert [(e.status, e.error, e.connection_reused) for e in load.exchanges][1:] == [(503, None, True)] * 2
@@ -407,3 +525,4 @@ def test_tls_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with StreamingClient([target], 1) as client:
             load = client.run([[REQUEST] * 2], [0.0], 10.0)
         assert [e.error for e in load.exchanges] == ["tls"] * 2  # nobody vouches for this certificate
+        assert {e.problem for e in load.exchanges} == {"self-signed certificate"}

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
-from aifbench.engines.settings import Engine, LlamaCpp, Ollama, variables
+from aifbench.engines.settings import Engine, LlamaCpp, Ollama, OpenAI, variables
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4
 """Rough size of a token in English."""
+LENGTHS = ("max_tokens", "max_completion_tokens")
+"""Fields of OpenAI's API that say how long an answer may be."""
 EXPECTED_PROBES = 5
 """A search tries about twice as many loads, half as large in the mean as the highest."""
 
@@ -247,6 +249,7 @@ class InferenceParams(Params):
         for name, source in (("prompt_text", "prompt"), ("schedule_s", "schedule")):
             if point.get(name):
                 raise ConfigError(name, None, f"is filled in from `{source}`")
+        _check_length(point.get("engine"), point.get("output_tokens", cls.model_fields["output_tokens"].default))
         schedule = point.get("schedule")
         if isinstance(schedule, Trace):
             point = {**point, "schedule_s": _read_times(schedule)}
@@ -279,6 +282,15 @@ class InferenceParams(Params):
     def expected_setup_seconds(self) -> float:
         """Return the expected time to start the engine and to calibrate the instrument."""
         return 10.0
+
+
+def _check_length(engine: Any, output_tokens: int) -> None:
+    """Raise for an `extra` that asks for another length of the answers than the case says that it does."""
+    extra = engine.extra if isinstance(engine, OpenAI) else {}
+    for name in LENGTHS:
+        if extra.get(name, output_tokens) not in (None, output_tokens):
+            problem = f"the answers are to have output_tokens = {output_tokens}: give both the same number"
+            raise ConfigError(f"engine.extra.{name}", extra[name], problem)
 
 
 def _read_times(schedule: Trace) -> tuple[float, ...]:

@@ -29,11 +29,11 @@ def check(params: Any, system: System) -> Iterator[ConfigError]:
     if isinstance(engine, LlamaCpp):
         yield from _check_llamacpp(engine)
     elif isinstance(engine, OpenAI):
-        yield from _check_there(engine, engine.url, "/models")
+        yield from _check_there(engine, system, engine.url, "/models")
     elif engine.url is None:
         yield from _check_own_ollama(engine, system)
     else:
-        yield from _check_ollama(engine, engine.url)
+        yield from _check_ollama(engine, system, engine.url)
 
 
 def _check_llamacpp(engine: LlamaCpp) -> Iterator[ConfigError]:
@@ -50,9 +50,9 @@ def _check_llamacpp(engine: LlamaCpp) -> Iterator[ConfigError]:
             yield ConfigError("engine.model", engine.model, "not a GGUF file")
 
 
-def _check_there(engine: OpenAI | Ollama, url: str, path: str) -> Iterator[ConfigError]:
+def _check_there(engine: OpenAI | Ollama, system: System, url: str, path: str) -> Iterator[ConfigError]:
     """Yield why a server that is already there cannot be asked, or does not answer."""
-    problems = [*_check_variables(engine), *_check_certificates(engine)]
+    problems = [*_check_variables(engine), *_check_certificates(engine, system)]
     yield from problems
     if problems:
         return
@@ -83,9 +83,12 @@ def _check_variables(engine: OpenAI | Ollama) -> Iterator[ConfigError]:
             yield ConfigError(f"engine.{key}", name, f"what this environment variable holds {problem}")
 
 
-def _check_certificates(engine: OpenAI | Ollama) -> Iterator[ConfigError]:
+def _check_certificates(engine: OpenAI | Ollama, system: System) -> Iterator[ConfigError]:
     file = engine.ca_file
     if file is None:
+        return
+    if system.container != "none" and not file.is_absolute():
+        yield ConfigError("engine.ca_file", str(file), "needs a path from / on: a container has another working folder")
         return
     if not file.is_file():
         yield ConfigError("engine.ca_file", str(file), "no such file")
@@ -103,8 +106,8 @@ def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
         yield ConfigError("engine.kind", engine.kind, "the program `ollama` is not on PATH; or give a `url`")
 
 
-def _check_ollama(engine: Ollama, url: str) -> Iterator[ConfigError]:
-    problems = list(_check_there(engine, url, "/api/version"))
+def _check_ollama(engine: Ollama, system: System, url: str) -> Iterator[ConfigError]:
+    problems = list(_check_there(engine, system, url, "/api/version"))
     yield from problems
     if problems:
         return

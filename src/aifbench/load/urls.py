@@ -15,6 +15,7 @@ _IN_BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
+_USER = "a user or a key does not belong into a file: name a variable in api_key_env or headers"
 _KEPT = "/%:@!$&'()*+,;=~-._"
 """Of a path; all else is percent-encoded, as curl does it."""
 
@@ -60,12 +61,18 @@ def parse(url: str) -> Address:
     rest, asked, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     if "@" in authority:
-        raise UrlError("a user or a key does not belong into a file: name a variable in api_key_env or headers", url)
+        raise UrlError(_USER, url)
     if asked:
         names = ", ".join(f"{name[:40]}: …" for name, given, _ in _pairs(query) if given) or "name: value"
         raise UrlError(f"what follows the `?` goes into the engine's `query: {{{names}}}`", url)
-    host, port = _host_and_port(authority, url)
-    return Address(kind == "https", host, _number(port, kind, url), quote(f"/{path}".rstrip("/"), safe=_KEPT))
+    try:
+        host, given = _host_and_port(authority, url)
+        port = _number(given, kind, url)
+    except UrlError:
+        if "@" in rest:  # what looks like a port may be a part of a password
+            raise UrlError(_USER, url) from None
+        raise
+    return Address(kind == "https", host, port, quote(f"/{path}".rstrip("/"), safe=_KEPT))
 
 
 def _pairs(query: str) -> list[tuple[str, str, str]]:
