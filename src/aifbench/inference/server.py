@@ -55,8 +55,8 @@ class InferenceServer(Server):
 
         Returns `first_answer_s`, the time of the request that was answered, `requests_sent` and the `address` used.
         """
-        wanted = _of(params)
-        engine = adapter(wanted.engine, endpoint)
+        settings, ours = _of(params).engine, _of(params).starts_server
+        engine = adapter(settings, endpoint)
         payload = engine.request(Ask("Say hello.", READY_TOKENS, 0.0, 1))
         start = time.monotonic()
         tries = sent = 0
@@ -69,22 +69,21 @@ class InferenceServer(Server):
                 (exchange,) = load.exchanges
                 tries += 1
                 sent += (exchange.send_ns is not None) + (exchange.retried and exchange.sent_ns is not None)
-                said = _judged(engine, exchange, endpoint, wanted.engine.kind)
+                said = _judged(engine, exchange, endpoint, settings.kind)
                 if said.state == "ready" and exchange.send_ns is not None and exchange.end_ns is not None:
                     first_s = (exchange.end_ns - exchange.send_ns) / 1e9
                     return {"first_answer_s": first_s, "requests_sent": sent, "address": load.addresses[0]}
                 problem = said.problem
                 if said.state == "final":
                     raise ServerNotReady(f"{endpoint} will not get ready: {problem} ({_requests(sent)})")
-                if not wanted.starts_server and sent >= readiness.MOST_REQUESTS:
-                    break
-                if not wanted.starts_server and said.state == "unheard":
-                    limit_s = min(timeout_s, readiness.LISTENS_WITHIN_S)
-                left = limit_s - (time.monotonic() - start)
+                limit_s = timeout_s if ours or sent else min(timeout_s, readiness.LISTENS_WITHIN_S)
+                left = max(0.0, limit_s - (time.monotonic() - start))
                 if said.wait_s is not None and said.wait_s > left:
-                    problem += f"; it asks to wait {said.wait_s:g} s, and {max(0.0, left):.0f} s are left"
-                    break
-                pause_s = readiness.wait_s(1 if said.state == "unheard" else tries, ours=wanted.starts_server)
+                    problem += f"; it asks to wait {said.wait_s:g} s, and {left:.0f} s are left"
+                    raise ServerNotReady(f"no token from {endpoint}: {problem} ({_requests(sent)})")
+                if not ours and sent >= readiness.MOST_REQUESTS:
+                    raise ServerNotReady(f"no token from {endpoint}: {problem} ({_requests(sent)})")
+                pause_s = readiness.wait_s(tries if sent else 1, ours=ours)
                 _pause(min(max(pause_s, said.wait_s or 0.0), left), alive)
         raise ServerNotReady(f"no token from {endpoint} within {limit_s:g} s: {problem} ({_requests(sent)})")
 
