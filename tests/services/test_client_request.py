@@ -11,10 +11,12 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import Preset, load_presets
 from aifbench.campaign.system import System
-from aifbench.services.client.check import points, varied
+from aifbench.services.client.check import Checker, points, varied
 from aifbench.services.client.reasons import CODES, from_config
 from aifbench.services.client.request import compose, parse_request
+from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
+from aifbench.services.settings import Settings
 from tests.services.checkout import ROOT
 
 PRESETS, BROKEN = load_presets(ROOT / "config" / "presets")
@@ -187,6 +189,9 @@ def test_what_only_a_request_can_have_wrong(request_, code, field):
         ({"include": [{"path": "x"}]}, "config.include[0].path"),
         ({"engine": {"kind": "openai", "url": "http://10.0.0.1"}}, "config.engine.url"),
         ({"engine": {"kind": "openai", "api_key_env": "SECRET"}}, "config.engine.api_key_env"),
+        ({"engine": {"kind": "openai", "headers": {"x": {"env": "SECRET"}}}}, "config.engine.headers"),
+        ({"engine": {"kind": "openai", "query": {"x": {"env": "SECRET"}}}}, "config.engine.query"),
+        ({"engine": {"kind": "ollama", "ca_file": "/etc/passwd"}}, "config.engine.ca_file"),
         ({"axes": {"engine": [{"kind": "ollama", "gguf": "/x"}]}}, "config.axes.engine[0].gguf"),
         ({"engine": {"kind": "llamacpp", "model": "/etc/passwd"}}, "config.engine.model"),
         ({"engine": {"kind": "llamacpp", "model": "x.gguf"}}, "config.engine.model"),
@@ -360,6 +365,22 @@ def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):
         "none": ["config/presets/none.yaml", "suite.benchmark"],
         "slip": ["config/presets/slip.yaml", "line 2"],
     }
+
+
+def test_a_run_gets_the_variables_that_presets_name_and_no_others(tmp_path, monkeypatch):
+    folder = tmp_path / "config" / "presets"
+    folder.mkdir(parents=True)
+    keys = {"api_key_env": "KEY_A", "headers": {"x": {"env": "KEY_B"}}, "query": {"y": {"env": "KEY_C"}, "z": "KEY_E"}}
+    suites = [{"engine": keys}, {"axes": {"engine": [{"kind": "ollama"}, {"query": {"y": {"env": "KEY_D"}}}]}}]
+    for number, engines in enumerate(suites):
+        preset = {"title": "t", "text": "t", "suite": {"name": "s", "benchmark": "inference", **engines}}
+        (folder / f"p{number}.yaml").write_text(yaml.safe_dump(preset))
+    for name in "ABCDE":
+        monkeypatch.setenv(f"KEY_{name}", "s3cret")
+    checker = Checker(Settings(tmp_path, tmp_path, tmp_path, tmp_path), SlurmClient())
+    assert [name for name in sorted(checker.environment()) if name.startswith("KEY_")] == [
+        "KEY_A", "KEY_B", "KEY_C", "KEY_D",
+    ]  # fmt: skip
 
 
 def test_codes_are_documented_and_have_a_status():

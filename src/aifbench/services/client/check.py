@@ -195,8 +195,7 @@ class Checker:
         """Return the variables of a run: few of our own, and those that the presets name for keys of servers."""
         import aifbench
 
-        engines = [preset.suite.get("engine") for preset in self.presets()[0].values()]
-        keys = {name for engine in engines if isinstance(engine, Mapping) for name in variables(engine).values()}
+        keys = {name for preset in self.presets()[0].values() for name in _variables(preset.suite)}
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -292,3 +291,11 @@ def points(suite: Suite) -> int:
 def _requests(plan: Plan) -> list[Any]:
     """Return the distinct requests of a plan's jobs."""
     return list(dict.fromkeys(job_resources(batch, plan.config.system) for batch in plan.batches.values()))
+
+
+def _variables(suite: Mapping[str, Any]) -> set[str]:
+    """Return the variables that the engines of a suite, as its file has them, take values from."""
+    parts = [suite, *(part for name in ("axes", "zip") if isinstance(part := suite.get(name), Mapping))]
+    given = [part.get("engine") for part in parts]
+    engines = [engine for each in given for engine in (each if isinstance(each, list) else [each])]
+    return {name for engine in engines if isinstance(engine, Mapping) for name in variables(engine).values()}

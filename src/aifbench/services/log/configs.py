@@ -14,8 +14,18 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import yaml
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
+from aifbench.load.urls import parse
 from aifbench.loglevels import MATCHED, Fields, Rule, Threshold, threshold
 from aifbench.records.store import atomic_write
 from aifbench.services.ids import PATTERN
@@ -31,6 +41,11 @@ def _text(value: Any) -> Any:
     if isinstance(value, str | datetime):
         return value
     raise ValueError("must be a text with date, time and zone")
+
+
+def _address(value: str) -> str:
+    parse(value)
+    return value
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
@@ -77,7 +92,11 @@ class Loki(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$", description="such as http://127.0.0.1:3100")]
+    url: Annotated[
+        str,
+        Field(pattern=r"^https?://[^/@\s]+$", description="such as http://127.0.0.1:3100"),
+        AfterValidator(_address),
+    ]
     credentials: Path | None = Field(None, description="file with mode 0600: `user:password`, or a bearer token")
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "local"

@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
+from aifbench.load.urls import parse
 from aifbench.log import LEVELS
 from aifbench.services.log.configs import Loki
 
@@ -54,9 +54,9 @@ class LokiPush:
     """The queue and the thread. `offered == sent + refused + dropped + waiting` holds at any time."""
 
     def __init__(self, target: Loki, capacity: int = CAPACITY) -> None:
-        address = urlsplit(target.url)
+        address = parse(target.url)
         self._target, self._capacity = target, capacity
-        self._host, self._port, self._tls = address.hostname or "", address.port, address.scheme == "https"
+        self._host, self._port, self._tls = address.host, address.port, address.tls
         _headers(target)  # a credentials file that cannot work is told at once
         self._queue: deque[dict[str, Any]] = deque()
         self._flight: list[dict[str, Any]] = []
