@@ -20,7 +20,6 @@ def ask(target: Target, path: str, timeout_s: float, body: bytes | None = None) 
 
     Each address of the host is tried in turn. Raises OSError or http.client.HTTPException.
     """
-    deadline = time.monotonic() + timeout_s
     connection: http.client.HTTPConnection
     if target.tls:
         context = ssl.create_default_context(cafile=target.ca_file)
@@ -33,6 +32,7 @@ def ask(target: Target, path: str, timeout_s: float, body: bytes | None = None) 
         for name, value in target.fields(body):
             connection.putheader(name, value)
         connection.endheaders(body)
+        deadline = time.monotonic() + timeout_s
         response = connection.getresponse()
         return response.status, _read(response, deadline)
     finally:
