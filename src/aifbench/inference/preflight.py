@@ -113,7 +113,8 @@ def _check_ollama(engine: Ollama, system: System, url: str) -> Iterator[ConfigEr
         return
     listed = ask_json(adapter(engine, url).target, "/api/tags", timeout_s=TIMEOUT_S)
     if listed is None:
-        yield ConfigError("engine.url", url, "does not list its models: no Ollama server, or one that wants other headers")
+        problem = "does not list its models: no Ollama server, or one that wants other headers"
+        yield ConfigError("engine.url", url, problem)
         return
     names = [str(model.get("name")) for model in objects(listed, "models")]
     if engine.model not in names and f"{engine.model}:latest" not in names:
