@@ -1,7 +1,11 @@
 """Base URLs: what is understood, and the one line for what is not."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from aifbench.engines.settings import OpenAI
 from aifbench.load.http import Target
 from aifbench.load.urls import Address, UrlError, parse, shown
 
@@ -97,3 +101,30 @@ def test_a_message_keeps_what_is_no_secret() -> None:
 
 def test_a_zone_is_this_machine_s_own_and_not_told_to_the_server() -> None:
     assert b"Host: [fe80::1]:8000\r\n" in Target.of("http://[fe80::1%25eth0]:8000").request("/x")
+
+
+ODD_PARTS = st.sampled_from(
+    ["http://", "https://", "h", ":", "80", "[", "]", "::1", "%", "@", "/", "?", "#", "\\", ".", "\u00e9", "\ud800"]
+)
+
+
+@given(text=st.one_of(st.text(), st.lists(st.one_of(ODD_PARTS, st.characters()), max_size=12).map("".join)))
+def test_any_text_is_an_address_that_can_be_asked_or_one_line(text: str) -> None:
+    for url in (text, f"http://{text}", f"http://h/{text}"):
+        problem = problem_of(url)
+        if problem is not None:
+            assert problem.isprintable()
+            continue
+        target = Target.of(url)
+        request = target.request("/x")
+        assert request.isascii()
+        assert (request.count(b"\r\n"), request.count(b" HTTP/1.1\r\nHost: ")) == (6, 1)
+        assert 1 <= target.port <= 65535
+
+
+def problem_of(url: str) -> str | None:
+    try:
+        OpenAI.model_validate({"kind": "openai", "model": "m", "url": url})
+    except ValidationError as error:
+        return str(error.errors()[0]["msg"])
+    return None

@@ -46,7 +46,9 @@ def refused(problem: str, value: str | None = None, at: str = "") -> PydanticCus
 
     `value` is what it may show instead, `at` the key below the one that is looked at.
     """
-    return PydanticCustomError("refused", "{problem}", {"problem": problem, "shown": value, "at": at[:60]})
+    texts = {"problem": problem, "shown": value, "at": at[:60]}
+    whole = {name: text and text.encode(errors="backslashreplace").decode() for name, text in texts.items()}
+    return PydanticCustomError("refused", "{problem}", whole)
 
 
 def base_of(url: str, kind: str) -> str | None:
