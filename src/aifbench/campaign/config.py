@@ -29,6 +29,7 @@ from pydantic_core import CoreSchema
 
 from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.errors import ConfigError, nearest, unknown_key
+from aifbench.campaign.paths import WRITTEN, FilePath, name_problem
 from aifbench.campaign.system import Slurm, System
 from aifbench.campaign.units import format_size
 
@@ -125,7 +126,7 @@ class CampaignKeys(_Strict):
     """Top-level keys of a campaign, but for `suites` and `system`."""
 
     campaign: str = Field(pattern=NAME, description="name of the campaign: its results are in <results>/<campaign>")
-    results: Path = Field(Path("results"), description="folder of all campaigns' results")
+    results: FilePath = Field(Path("results"), description="folder of all campaigns' results")
     seed: int = Field(1, ge=0, description="seed of orders, data and prompts; recorded in every record")
     budget: Budget = Field(default_factory=Budget, description="what the campaign may cost")
 
@@ -168,6 +169,8 @@ def load_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = Non
         raise ConfigError("config", None, "no configuration file is given")
     merged: dict[str, Any] = {}
     for file in files:
+        if problem := name_problem(file):
+            raise ConfigError("config", str(file), problem)
         merge(merged, read_mapping(file))
     merge(merged, dict(overrides or {}))
     return check_config(merged, files)
@@ -295,7 +298,7 @@ class _Fields:
         if isinstance(value, bool):  # YAML's `yes`: pydantic would take it for 1, and no parameter is a yes or no
             raise ConfigError(key, value, "yes and no are no values of this key", where=self.where)
         try:
-            return getattr(self._models[name](**{name: value}), name)
+            return getattr(self._models[name].model_validate({name: value}, context=WRITTEN), name)
         except ValidationError as error:
             raise _from_validation(error, key, self.where, strip=1, known=[], given=value) from None
 
@@ -306,7 +309,7 @@ class _Fields:
             return self.check_value(name, value, key)
         model = create_model(name, **{name: form})  # type: ignore[call-overload]
         try:
-            return getattr(model(**{name: value}), name)
+            return getattr(model.model_validate({name: value}, context=WRITTEN), name)
         except ValidationError as error:
             raise _from_validation(error, key, self.where, strip=1, known=[]) from None
 
@@ -395,7 +398,7 @@ def merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
 
 def _validate(model: type[M], data: Mapping[str, Any], prefix: str, where: str) -> M:
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=WRITTEN)
     except ValidationError as error:
         raise _from_validation(error, prefix, where, strip=0, known=list(model.model_fields)) from None
 

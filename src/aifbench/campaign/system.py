@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aifbench.campaign.paths import FilePath, PathText
+
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -37,13 +39,13 @@ class Paths(BaseModel):
 
     model_config = _STRICT
 
-    cache: Path = Field(Path("cache"), description="ground truth and prepared data, kept between campaigns")
-    target: Path = Field(
+    cache: FilePath = Field(Path("cache"), description="ground truth and prepared data, kept between campaigns")
+    target: FilePath = Field(
         Path("cache/target"),
         description="where the storage benchmark writes its files when a suite gives no `path`",
     )
-    images: Path = Field(Path("cache/images"), description="container images, <name>.sif, made once or put there")
-    models: Path = Field(Path("cache/models"), description="language models of Ollama, pulled once or imported")
+    images: FilePath = Field(Path("cache/images"), description="container images, <name>.sif, made once or put there")
+    models: FilePath = Field(Path("cache/models"), description="language models of Ollama, pulled once or imported")
 
 
 class Apptainer(BaseModel):
@@ -51,9 +53,9 @@ class Apptainer(BaseModel):
 
     model_config = _STRICT
 
-    command: str = Field("apptainer", min_length=1, description="the program, or its path")
+    command: PathText = Field("apptainer", min_length=1, description="the program, or its path")
     options: tuple[Option, ...] = Field((), description="more options of `apptainer exec`, such as --userns")
-    binds: tuple[Path, ...] = Field((), description="more folders that containers see, besides those of the batch")
+    binds: tuple[FilePath, ...] = Field((), description="more folders that containers see, besides those of the batch")
 
 
 class Node(BaseModel):

@@ -40,6 +40,8 @@ _OTHERS = {"openai": ("/api/chat", "/api/generate"), "ollama": ("/v1", "/chat/co
 """Ends of paths that only the other kind has."""
 _BASES = {"openai": "http://host:8000/v1", "ollama": "http://host:11434"}
 
+from aifbench.campaign.paths import PathText
+
 
 def refused(problem: str, value: str | None = None, at: str = "") -> PydanticCustomError:
     """Return the error of a value that a message must not repeat.
@@ -156,7 +158,7 @@ class LlamaCpp(_Engine):
     """The embedded engine: llama.cpp's own server, started and stopped by the batch on 127.0.0.1."""
 
     kind: Literal["llamacpp"] = Field(description="embedded llama.cpp server")
-    model: str = Field(
+    model: PathText = Field(
         "smollm2-135m",
         min_length=1,
         description="`smollm2-135m` (from an installed package) or the path of a .gguf file",
@@ -211,7 +213,7 @@ class Ollama(_Engine):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(:[A-Za-z0-9._-]+)?$",
         description="name of a model that the server has, such as mistral or mistral:7b",
     )
-    gguf: str | None = Field(
+    gguf: PathText | None = Field(
         None,
         min_length=1,
         description="where there is no network: a local .gguf file, or `smollm2-135m`, that is imported as `model`",

@@ -21,6 +21,8 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+from aifbench.campaign.paths import PathText
+
 Times = NDArray[np.float64]
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1e6
@@ -227,7 +229,7 @@ class Trace(_Schedule):
     """Times from a file, in a form that `read_trace` knows."""
 
     kind: Literal["trace"] = Field(description="times from a file")
-    file: str = Field(
+    file: PathText = Field(
         min_length=1,
         description="CSV with a column `timestamp` (seconds) or `timestamp_ms`, or JSON lines with `timestamp` in ms",
     )

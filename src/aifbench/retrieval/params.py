@@ -12,6 +12,7 @@ from pydantic import field_validator, model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
+from aifbench.campaign.paths import PathText
 
 MetricName = Literal["l2", "ip", "cosine"]
 
@@ -56,7 +57,7 @@ class RetrievalParams(Params):
         "recall_tie_at_k", "build_time_s", "train_time_s", "add_time_s", "index_bytes", "memory_bytes",
     )  # fmt: skip
 
-    dataset: str = setup(
+    dataset: PathText = setup(
         ..., f"`{'`, `'.join(KNOWN)}`, `{SYNTHETIC}`, or the path of a file of ann-benchmarks' HDF5 layout"
     )
     vectors: int | None = setup(None, "vectors in the index: the first n after a seeded shuffle; empty means all", ge=1)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from aifbench.campaign.params import Params, setup, vary
+from aifbench.campaign.paths import PathText
 from aifbench.campaign.units import Size, format_size
 
 MIB = 1 << 20
@@ -44,7 +45,7 @@ class StorageParams(Params):
         "read_latency_p99_ms", "read_latency_max_ms",
     )  # fmt: skip
 
-    path: str | None = setup(
+    path: PathText | None = setup(
         None, "folder to test, made if it is missing; absent: `paths.target` of the system", min_length=1
     )
     file_size: Size = vary(..., "size of each file", le=1 << 47)
