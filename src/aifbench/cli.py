@@ -62,6 +62,7 @@ def plan(
     write: Annotated[
         bool, typer.Option("--write", help="Write plan.json, plan.md and the specs into the results folder.")
     ] = False,
+    specs: Annotated[bool, typer.Option(help="With --write, also write the specs, which batches read.")] = True,
     check_machine: Annotated[
         bool, typer.Option(help="Also check what only this machine can tell: files, free space, reachable URLs.")
     ] = True,
@@ -75,7 +76,7 @@ def plan(
     made = make_plan(_config(config, setting))
     check(made, machine=check_machine)
     if write:
-        write_plan(made, made.config.results)
+        write_plan(made, made.config.results, specs=specs)
     typer.echo(markdown(made, datetime.now().astimezone()), nl=False)
 
 

@@ -7,7 +7,7 @@ rule collect:
         batches=get_done_batches,
     output:
         cases=CASES,
-        tables=expand("{results}/tables/{name}.parquet", results=RESULTS, name=TABLES),
+        tables=[f"{RESULTS}/tables/{name}.parquet" for name in TABLES],
     log:
         f"{RESULTS}/logs/collect.log",
     localrule: True
@@ -18,4 +18,4 @@ rule collect:
     message:
         "collect records into tables"
     shell:
-        "python -m aifbench collect {params.results} > {log} 2>&1"
+        "python -m aifbench collect {params.results:q} > {log:q} 2>&1"

@@ -1,9 +1,17 @@
 # What the rules share: the campaign, paths and input functions. No rules here.
+import json
 from pathlib import Path
-from shlex import quote
 
 from aifbench.campaign.resources import job_resources, service_resources
-from aifbench.campaign.workflow import end_timers, load_campaign, offer_interpreter
+from aifbench.campaign.workflow import (
+    Specs,
+    end_timers,
+    load_campaign,
+    offer_interpreter,
+    report_what_is_there,
+    rule_path,
+    tell_verdict,
+)
 from aifbench.engines.ollama_models import record_file
 from aifbench.records.collect import SCHEMAS as TABLES
 from aifbench.report import FIGURES
@@ -15,29 +23,48 @@ CONFIG_FILES = [Path(file) for file in workflow.configfiles] or [
     Path("config/config.yaml")
 ]
 OVERRIDES = dict(workflow.config_settings.config)
-# Jobs on other nodes read this file again: only the main process checks the machine and writes specs that changed.
+# Jobs on other nodes read this file again: only the main process checks the machine.
 PLAN = load_campaign(CONFIG_FILES, OVERRIDES, main=workflow.is_main_process)
+SPECS = Specs(PLAN, workflow)
 
 SYSTEM = PLAN.config.system
-RESULTS = PLAN.config.results.as_posix()
+# Names hold whatever a file system allows: patterns are joined, never formatted, and commands quote (`:q`).
+RESULTS = rule_path(PLAN.config.results)
+IMAGES = rule_path(SYSTEM.paths.images)
+MODELS = rule_path(SYSTEM.paths.models)
 PLAN_JSON = f"{RESULTS}/plan.json"
-SPEC = f"{RESULTS}/specs/{{batch}}.json"
 DONE = f"{RESULTS}/batches/{{batch}}/done.json"
 LOG = f"{RESULTS}/logs/{{batch}}.log"
 CASES = f"{RESULTS}/cases.csv"
 REPORT = f"{RESULTS}/report/index.html"
 GATE = f"{RESULTS}/gate.txt"
-IMAGE = f"{SYSTEM.paths.images.as_posix()}/{{image}}.sif"
-MODEL = f"{SYSTEM.paths.models.as_posix()}/{{model}}.json"
+IMAGE = f"{IMAGES}/{{image}}.sif"
+MODEL = f"{MODELS}/{{model}}.json"
 # Measurements do not share a machine: a batch takes all cores that the workflow, or its node, has.
 CORES = SYSTEM.node.cores if SYSTEM.slurm else workflow.cores or 1
 
 
-def get_config_arguments():
+def get_config_arguments(wildcards):
     """The options that make `aifbench plan` read the same campaign."""
-    files = [f"--config {quote(str(file))}" for file in CONFIG_FILES]
-    settings = [f"--set {quote(f'{key}={value}')}" for key, value in OVERRIDES.items()]
-    return " ".join([*files, *settings])
+    files = [f"--config={file}" for file in CONFIG_FILES]
+    # JSON is YAML: a text that looks like a number stays a text.
+    settings = [
+        f"--set={key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in OVERRIDES.items()
+    ]
+    return [*files, *settings]
+
+
+def get_config_files(wildcards):
+    return [str(file) for file in PLAN.config.files]
+
+
+def get_spec(wildcards):
+    return SPECS.file(wildcards.batch)
+
+
+def get_image(name):
+    return f"{IMAGES}/{name}.sif"
 
 
 def get_job(name):
@@ -64,18 +91,19 @@ def get_model_arguments(wildcards):
         for engine in models
         if record_file(SYSTEM.paths.models, engine.model).stem == wildcards.model
     )
-    source = f" --gguf {quote(engine.gguf)}" if engine.gguf else ""
-    return f"{quote(engine.model)}{source}"
+    source = [f"--gguf={engine.gguf}"] if engine.gguf else []
+    return [engine.model, *source]
 
 
 def get_needs(wildcards):
     """Images and models that a batch needs before it starts."""
     needs = PLAN.needs(wildcards.batch)
     models = [
-        str(record_file(SYSTEM.paths.models, engine.model)) for engine in needs.models
+        f"{MODELS}/{record_file(SYSTEM.paths.models, engine.model).name}"
+        for engine in needs.models
     ]
-    return [*(IMAGE.format(image=image) for image in needs.images), *models]
+    return [*map(get_image, needs.images), *models]
 
 
 def get_done_batches(wildcards):
-    return [DONE.format(batch=batch) for batch in PLAN.batches]
+    return [f"{RESULTS}/batches/{batch}/done.json" for batch in PLAN.batches]

@@ -19,16 +19,19 @@ rule image:
         slurm_partition=get_service("partition"),
         qos=get_service("qos"),
     params:
-        config=get_config_arguments(),
+        config=get_config_arguments,
     message:
         "make the image {wildcards.image}"
     shell:
-        "python -m aifbench image {wildcards.image} {params.config} --out {output} > {log} 2>&1"
+        "python -m aifbench image {wildcards.image} {params.config:q} --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule model:
     input:
-        expand(IMAGE, image="ollama") if SYSTEM.container == "apptainer" else [],
+        lambda wildcards: (
+            [get_image("ollama")] if SYSTEM.container == "apptainer" else []
+        ),
     output:
         MODEL,
     log:
@@ -44,9 +47,9 @@ rule model:
         slurm_partition=get_service("partition"),
         qos=get_service("qos"),
     params:
-        config=get_config_arguments(),
+        config=get_config_arguments,
         model=get_model_arguments,
     message:
         "put the model {wildcards.model} into its folder"
     shell:
-        "python -m aifbench model {params.model} {params.config} > {log} 2>&1"
+        "python -m aifbench model {params.model:q} {params.config:q} > {log:q} 2>&1"

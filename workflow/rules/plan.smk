@@ -3,7 +3,7 @@
 
 rule plan:
     input:
-        [str(file) for file in PLAN.config.files],
+        get_config_files,
     output:
         plan=PLAN_JSON,
         table=f"{RESULTS}/plan.md",
@@ -15,9 +15,10 @@ rule plan:
     conda:
         "../envs/aifbench.yaml"
     params:
-        config=get_config_arguments(),
+        config=get_config_arguments,
         digest=PLAN.digest(),
     message:
         "plan: {PLAN.size}"
     shell:
-        "python -m aifbench plan {params.config} --no-check-machine --write > {log} 2>&1"
+        "python -m aifbench plan {params.config:q} --no-check-machine --write --no-specs"
+        " > {log:q} 2>&1"

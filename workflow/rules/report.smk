@@ -20,7 +20,7 @@ rule report:
     message:
         "write the report"
     shell:
-        "python -m aifbench report {params.results} > {log} 2>&1"
+        "python -m aifbench report {params.results:q} > {log:q} 2>&1"
 
 
 # Fails, with the report already there, unless every planned case is valid.
@@ -39,4 +39,4 @@ rule gate:
     message:
         "verdict"
     shell:
-        "python -m aifbench gate {params.results} --out {output} 2> {log}"
+        "python -m aifbench gate {params.results:q} --out {output:q} 2> {log:q}"

@@ -4,7 +4,7 @@
 rule retrieval_batch:
     input:
         get_needs,
-        spec=SPEC,
+        spec=get_spec,
     output:
         DONE,
     log:
@@ -30,5 +30,5 @@ rule retrieval_batch:
     message:
         "measure {wildcards.batch}"
     shell:
-        "python -m aifbench run --spec {input.spec}"
-        " --out {params.folder} --done {output} --log {log}"
+        "python -m aifbench run --spec {input.spec:q}"
+        " --out {params.folder:q} --done {output:q} --log {log:q}"

@@ -1,4 +1,4 @@
-"""The plan: cases, batches and what they will take. Pure but for `write_plan`.
+"""The plan: cases, batches and what they will take. Pure but for what writes it.
 
 A batch holds the cases that share a set-up. Its id hashes that set-up and not the list of its cases, so a value added
 to an axis adds cases to a batch and renames nothing. The spec of a batch is all that its job needs to know.
@@ -6,6 +6,10 @@ to an axis adds cases to a batch and renames nothing. The spec of a batch is all
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,8 +25,11 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.campaign.matrix import points
 from aifbench.campaign.params import Params
+from aifbench.campaign.units import format_size
 
 SCHEMA_VERSION = 1
+ROOM_BYTES = 1 << 20
+FULL = {errno.ENOSPC, errno.EDQUOT}
 SLURM_JOB_S = 6.0
 """Snakemake starts twice in a job of Slurm, once for the job and once for its step."""
 
@@ -377,26 +384,61 @@ def _check_machine(plan: Plan) -> None:
             raise error.at(suite.where, _origin(suite, error.key))
 
 
+def spec_bytes(plan: Plan, batch_id: str) -> bytes:
+    """Return the content of `specs/<batch>.json`."""
+    return orjson.dumps(plan.spec(batch_id), option=orjson.OPT_INDENT_2)
+
+
 def write_specs(plan: Plan, folder: Path) -> None:
     """Write `specs/<batch>.json` where it has not this content yet: its time tells when the batch changed."""
     specs = folder / "specs"
-    try:
+    with _written(folder):
         specs.mkdir(parents=True, exist_ok=True)
+        check_room(folder, "results")
+        for batch in plan.batches:
+            path, content = specs / f"{batch}.json", spec_bytes(plan, batch)
+            if not path.exists() or path.read_bytes() != content:
+                _replace(path, content)
+
+
+def write_plan(plan: Plan, folder: Path, *, specs: bool = True) -> None:
+    """Write plan.json, plan.md and, with `specs`, one spec per batch into `folder`."""
+    if specs:
+        write_specs(plan, folder)
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "plan.json", orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+        _replace(folder / "plan.md", markdown(plan, datetime.now().astimezone()).encode())
+
+
+def check_room(folder: Path, key: str) -> None:
+    """Raise `ConfigError` when the disk of a folder is full: a run writes this much before its first batch."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        if error.errno in FULL:
+            problem = f"cannot be written: {error.strerror}"
+            raise ConfigError(key, str(folder.absolute()), problem, f"{format_size(ROOM_BYTES)} free") from None
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError("results", str(folder), f"cannot be written: {error.strerror}") from None
-    for batch in plan.batches:
-        path, content = specs / f"{batch}.json", orjson.dumps(plan.spec(batch), option=orjson.OPT_INDENT_2)
-        if not path.exists() or path.read_bytes() != content:
-            aside = path.with_suffix(".tmp")
-            aside.write_bytes(content)
-            aside.replace(path)
 
 
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write plan.json, plan.md and one spec per batch into `folder`."""
-    write_specs(plan, folder)
-    (folder / "plan.json").write_bytes(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
-    (folder / "plan.md").write_text(markdown(plan, datetime.now().astimezone()), encoding="utf-8")
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside its old self, so that a disk that is full leaves that one."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def markdown(plan: Plan, now: datetime) -> str:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aifbench.campaign.config import load_config
 from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.plan import Plan, check, make_plan, write_specs
+from aifbench.campaign.names import keep_braces, quote_for_shells
+from aifbench.campaign.paths import name_problem
+from aifbench.campaign.plan import Plan, check, check_room, make_plan, spec_bytes, write_specs
+
+WILDCARDS = ("batch", "image", "model")
+LOCKS = Path(".snakemake/locks")
+"""Where Snakemake notes which files the runs that go on read and write."""
 
 
 def offer_interpreter() -> None:
@@ -28,18 +37,76 @@ def offer_interpreter() -> None:
 def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: bool) -> Plan:
     """Return the plan of a campaign; a configuration error ends the process with one line and exit code 2.
 
-    The `main` process also checks the machine and writes the specs that changed. They are written here and not by a
-    rule because Snakemake would run every batch again after a rule that wrote them all.
+    The `main` process also checks the machine.
     """
-    try:
+    with one_line():
+        wildcard = keep_braces(WILDCARDS)
+        quote_for_shells()
         plan = make_plan(load_config([Path(os.path.relpath(file)) for file in files], overrides))
+        _check_names(plan, wildcard)
         check(plan, machine=main)
         if main:
-            write_specs(plan, plan.config.results)
-    except ConfigError as error:
-        print(f"aifbench: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+            check_room(Path(), "the working folder")
     return plan
+
+
+def rule_path(path: Path) -> str:
+    """Return a path as rules name it: never one that a command would take for an option."""
+    return os.path.abspath(path) if str(path).startswith("-") else path.as_posix()
+
+
+class Specs:
+    """The files with the specs of a campaign, as rules read them.
+
+    A spec is written by the main process, not by a rule: Snakemake would run every batch again after a rule that wrote
+    them all. Only a run that executes writes, and only where no other run that goes on reads the same ones; to all
+    others (`-n`, `--summary` ...) a spec that is new or changed is lent from a folder that goes with the process.
+    """
+
+    def __init__(self, plan: Plan, workflow: Any) -> None:
+        self._plan, self._workflow = plan, workflow
+        self._executes: bool | None = None
+
+    def file(self, batch: str) -> str:
+        """Return the file with the spec of a batch."""
+        path = Path(rule_path(self._plan.config.results), "specs", f"{batch}.json")
+        if not self._workflow.is_main_process:  # the job of a batch: its run has written it
+            return path.as_posix()
+        if self._executes is None:
+            self._executes = self._may_write()
+            if self._executes:
+                with one_line():
+                    write_specs(self._plan, self._plan.config.results)
+        content = spec_bytes(self._plan, batch)
+        if path.is_file() and path.read_bytes() == content:
+            return path.as_posix()
+        lent = Path(self._workflow.snakemake_tmp_dir, path.name)
+        if not lent.exists():
+            lent.write_bytes(content)
+        return lent.as_posix()
+
+    def _may_write(self) -> bool:
+        run = self._workflow
+        if run.executor_plugin is None or run.dryrun or run.touch:
+            return False
+        if not run.execution_settings.lock:
+            return True
+        batches = f"{rule_path(self._plan.config.results)}/batches/"
+        return not any(line.startswith(batches) for file in LOCKS.glob("*.lock") for line in file.open())
+
+
+def tell_verdict(gate: Path) -> None:
+    """Print the line to remember, if the run came so far."""
+    if gate.is_file():
+        print(gate.read_text(encoding="utf-8"), end="", file=sys.stderr, flush=True)
+
+
+def report_what_is_there(results: Path) -> None:
+    """Make the report and print the verdict of a run that broke, from whatever is recorded."""
+    aifbench = [sys.executable, "-m", "aifbench"]
+    made = subprocess.run([*aifbench, "report", "--", str(results)], stdout=subprocess.DEVNULL, check=False)
+    if made.returncode == 0:
+        subprocess.run([*aifbench, "gate", "--", str(results)], check=False)
 
 
 def end_timers() -> None:
@@ -47,3 +114,39 @@ def end_timers() -> None:
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.cancel()
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Let an error of the configuration end the process with one line and exit code 2."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"aifbench: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _check_names(plan: Plan, wildcard: re.Pattern[str]) -> None:
+    """Refuse names that Snakemake, Slurm or the paths of programs would take for something else."""
+    import aifbench
+
+    system = plan.config.system
+    working = Path.cwd()
+    for key, path in (
+        ("the working folder", working),
+        ("results", plan.config.results),
+        ("paths.images", system.paths.images),
+        ("paths.models", system.paths.models),
+        *(("config", file) for file in plan.config.files),
+    ):
+        if problem := name_problem(path):
+            raise ConfigError(key, str(path), problem)
+        if found := wildcard.search(str(path)):
+            raise ConfigError(key, str(path), f"holds {found[0]}, which the workflow replaces: give it another name")
+    for folder in (Path(sys.executable).parent, Path(aifbench.__file__).parents[1]):
+        if os.pathsep in str(folder):
+            raise ConfigError("the checkout", str(folder), f"holds '{os.pathsep}', which ends a folder in PATH")
+    if system.slurm is not None and (found := re.search(r"[%\\]", str(working))):
+        raise ConfigError(
+            "the working folder", str(working), f"holds '{found[0]}', which Slurm replaces in names of logs"
+        )

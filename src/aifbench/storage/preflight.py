@@ -14,7 +14,7 @@ from aifbench.storage.params import StorageParams
 
 
 def check(params: StorageParams, system: System) -> Iterator[ConfigError]:
-    """Yield what stops the case on this machine. Makes and removes a temporary file, and nothing else."""
+    """Yield what stops the case on this machine. Makes a temporary file without a name, and nothing else."""
     target = system.paths.target if params.path is None else Path(params.path)
     key = "paths.target" if params.path is None else "path"
     parent = nearest_folder(target)
@@ -23,7 +23,7 @@ def check(params: StorageParams, system: System) -> Iterator[ConfigError]:
         yield ConfigError(key, str(target), f"{name}is a file", "a folder, which is made if it is missing")
         return
     try:
-        with tempfile.NamedTemporaryFile(prefix="aifbench-check-", dir=parent) as file:
+        with tempfile.TemporaryFile(dir=parent) as file:
             file.write(b"\0")
             file.flush()
     except OSError as error:

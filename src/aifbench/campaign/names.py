@@ -1,0 +1,47 @@
+"""Names of files that Snakemake takes for something else, and how they stay names.
+
+A part of a name such as `{x}` is a wildcard to it, and on the command line of a job it writes names as Python does:
+with `$(x)` beside a quote, a shell runs that. Both are set right here, before the first rule is read.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+LOCK = "n"
+"""A wildcard of Snakemake's own, in the names of its locks."""
+
+
+def keep_braces(wildcards: Sequence[str]) -> re.Pattern[str]:
+    """Let `wildcards` be the only ones: other braces are parts of a name. Return the pattern of what is none."""
+    import snakemake.io
+    import snakemake.sourcecache
+
+    name = "|".join((*wildcards, LOCK))
+    constraint = r"([^{}]+|\{\d+(,\d+)?\})*"
+    pattern = re.compile(rf"\{{\s*(?P<name>{name})(\s*,\s*(?P<constraint>{constraint}))?\s*\}}")
+    snakemake.io.WILDCARD_REGEX = pattern
+    snakemake.sourcecache.LocalSourceFile.format = lambda file, **_: file  # the folder of the rules and what they name
+    return pattern
+
+
+def quote_for_shells() -> None:
+    """Quote for a shell what Snakemake writes on the command lines of jobs, its interpreter too."""
+    from snakemake_executor_plugin_slurm_jobstep import Executor as StepExecutor
+    from snakemake_interface_executor_plugins import utils
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+    otherwise = utils.format_cli_value
+
+    def format_cli_value(value: Any, quote: bool = False, base64_encode: bool = False) -> str:
+        if isinstance(value, str) and not base64_encode:
+            return shlex.quote(value)
+        return str(otherwise(value, quote, base64_encode))
+
+    utils.format_cli_value = format_cli_value
+    for executor in (RemoteExecutor, StepExecutor):
+        executor.get_python_executable = lambda _: shlex.quote(sys.executable)
