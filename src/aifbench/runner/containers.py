@@ -6,7 +6,9 @@ digest, so that a batch need not read gigabytes to name it.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -57,11 +59,12 @@ class Containers:
         folders = dict.fromkeys([self._folder, *self._binds, *(path.absolute() for path in command.reads)])
         options = [
             "--containall",
+            "--no-eval",  # else a shell inside runs what stands in the values of variables
             "--workdir", str(scratch),  # its /tmp and home: on disk, not in 64 MiB of memory
             "--pwd", str(Path.cwd()) if Path.cwd() in folders else "/",
             *(["--nv"] if command.gpus else []),
             *apptainer.options,
-            *(part for path in [*folders, *apptainer.binds] for part in ("--bind", str(path))),
+            *(part for path in [*folders, *apptainer.binds] for part in ("--mount", _mount(path))),
         ]  # fmt: skip
         inside = dict(command.environment) | {name: os.environ[name] for name in self._secrets}
         environment = {f"{_PASSED}{name}": value for name, value in inside.items() if name != "HOME"}
@@ -74,6 +77,9 @@ class Containers:
         if shutil.which(self._system.apptainer.command) is None:
             problem = "no such program: load its module (`modules` of the system)"
             yield ConfigError("apptainer.command", self._system.apptainer.command, problem)
+        for path in self._system.apptainer.binds:
+            if not path.exists():
+                yield ConfigError("apptainer.binds", str(path), "no such file or folder")
         for name in names:
             if not self.image(name).is_file():
                 problem = f"no such image; `aifbench image {name}` makes it, or put the file there"
@@ -82,6 +88,13 @@ class Containers:
     def digests(self, names: Iterable[str]) -> dict[str, str] | None:
         """Return the SHA-256 of each image by name, None without containers."""
         return {name: sif_sha256(self.image(name)) for name in names} if self.used else None
+
+
+def _mount(path: Path) -> str:
+    """Return the mount of a path at the same place. It is CSV, which takes what `--bind` cuts at: `:` and `,`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(["type=bind", f"source={path}", f"destination={path}"])
+    return text.getvalue()
 
 
 def sif_sha256(path: Path) -> str:
