@@ -98,6 +98,7 @@ def run(
     Exit code: 0 all is recorded (a failed case is data), 1 the infrastructure broke, 2 the configuration cannot work
     here, 143 ended by a signal.
     """
+    print(f"{spec.stem}: begins", file=sys.stderr, flush=True)  # importing the rest takes a second
     from aifbench.runner.batch import run_batch
 
     raise typer.Exit(run_batch(spec, out, done, log))

@@ -16,6 +16,7 @@ from aifbench.campaign.spec import Spec
 from aifbench.records.models import Validity
 from aifbench.records.store import BatchStore
 from aifbench.runner.batch import BatchRun
+from aifbench.runner.console import Console
 from tests.unit.test_store import record
 from tests.workflow.campaign import INFERENCE, ROOT, STORAGE, write
 
@@ -135,7 +136,7 @@ def test_kill_9_of_the_batch_leaves_no_process_and_loses_no_finished_case(tmp_pa
 )  # fmt: skip
 def test_an_invalid_repetition_is_measured_again_once_and_a_failed_one_never(tmp_path, verdicts, asked):
     job = Job(tmp_path, {**LONG, "repetitions": 5})
-    run = BatchRun(job.spec, job.folder, None)
+    run = BatchRun(job.spec, job.folder, None, Console("batch"))
     case = job.spec.cases[0].case
     for number, verdict in enumerate(verdicts):
         status, validity = ("failed" if verdict == "x" else "ok"), Validity.of([] if verdict == "v" else ["disturbed"])

@@ -30,7 +30,10 @@ def keep_braces(wildcards: Sequence[str]) -> re.Pattern[str]:
 
 
 def quote_for_shells() -> None:
-    """Quote for a shell what Snakemake writes on the command lines of jobs, its interpreter too."""
+    """Quote for a shell what Snakemake writes on the command lines of jobs, its interpreter too.
+
+    The shell in the step of a job gives its place to it: a signal reaches Snakemake, and no shell that ends of it.
+    """
     from snakemake_executor_plugin_slurm_jobstep import Executor as StepExecutor
     from snakemake_interface_executor_plugins import utils
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -43,5 +46,5 @@ def quote_for_shells() -> None:
         return str(otherwise(value, quote, base64_encode))
 
     utils.format_cli_value = format_cli_value
-    for executor in (RemoteExecutor, StepExecutor):
-        executor.get_python_executable = lambda _: shlex.quote(sys.executable)
+    RemoteExecutor.get_python_executable = lambda _: shlex.quote(sys.executable)
+    StepExecutor.get_python_executable = lambda _: f"exec {shlex.quote(sys.executable)}"

@@ -92,8 +92,9 @@ class _Round:
 class BatchRun:
     """State of one invocation of a batch."""
 
-    def __init__(self, spec: Spec, folder: Path, log_file: Path | None) -> None:
+    def __init__(self, spec: Spec, folder: Path, log_file: Path | None, console: Console) -> None:
         self.spec = spec
+        self.console = console
         self.benchmark: Benchmark = benchmarks()[spec.benchmark]
         self.params: dict[str, Params] = {
             entry.case: self.benchmark.params.model_validate(entry.params) for entry in spec.cases
@@ -144,7 +145,6 @@ class BatchRun:
         self.signalled: int | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
-        self.console = Console(spec.batch, lambda: self.remaining()[0])
 
     # -- what is left to do ---------------------------------------------------------------------------------------
 
@@ -216,6 +216,7 @@ class BatchRun:
             traceback.print_exc()
             status, reason = "client_error", f"{type(error).__name__}: {error}"
         self._say(status, reason)  # before processes are ended: that may take as long as they like
+        self.console.show("ending what was started")
         with self._phase("teardown"), self.watchdog:
             for group in reversed(self.groups):
                 group.stop()
@@ -224,7 +225,6 @@ class BatchRun:
         if sampler.problem:
             self.log.write(WARNING, f"resource sampler: {sampler.problem}")
         self.invocation.facts["sampler"] = {"missed_ticks": sampler.missed, "cpu_s": sampler.cpu_s}
-        self.console.close()
         self._finish(status, reason)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -253,6 +253,7 @@ class BatchRun:
         if not any(self.pending(repetition) for repetition in self._rounds()):
             self.log.write(INFO, "every repetition is recorded already")
             return self._verdict()
+        self.console.show("checking this machine")
         with self._phase("preflight"):
             server = self.benchmark.server()
             for error in (
@@ -264,7 +265,7 @@ class BatchRun:
                 for error in self.benchmark.preflight()(self.params[entry.case], self.spec.system):
                     raise _Ended("config_error", str(error))
             self._find_place()
-        self.console.begin(self.remaining()[1])
+        self.console.begin(self.remaining()[1], lambda: self.remaining()[0])
         endpoints: list[str] = []
         setup = self._setup
         if server is not None:
@@ -306,6 +307,7 @@ class BatchRun:
 
     def _start_servers(self, server: Server, setup: Params) -> list[str]:
         """Start what the batch serves itself, wait until each server has answered a request, return their URLs."""
+        self.console.show("starting the server, until it has answered a request")
         with self._phase("server_start"):
             began = time.monotonic()
             places = self._places(server.count(setup))
@@ -436,11 +438,14 @@ class BatchRun:
             self.console.show(f"round {repetition + 1}: {self._label(event['case'])}")
         elif kind == "phase" and current:
             current.phases.append((event["name"], event["t_ns"]))
+            self.console.show(f"round {repetition + 1}: {self._label(current.case)}: {event['name'].replace('_', ' ')}")
             self._begin(event["name"], current.case, repetition, self.params[current.case].expected_seconds(1))
         elif kind == "progress":
             self.workload = self.measured + event["records"]
         elif kind == "log":
             self.log.write(event["level"], event["msg"], current.case if current else None)
+            if current is None:
+                self.console.show(f"round {repetition + 1}: {event['msg']}")
         elif kind in {"measured", "failed"} and current:
             self._check()
             self._store(kind, event, current, repetition)
@@ -594,16 +599,13 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
     spec = Spec.model_validate_json(spec_path.read_bytes())
     lock = OwnerLock(folder)
     try:
-        _acquire(lock, spec.batch)
-    except Locked as error:
-        print(f"{spec.batch}: {error}", file=sys.stderr)
-        return 1
-    try:
-        run = BatchRun(spec, folder, log_file)
-        try:
-            status = run.run()
-        finally:
-            run.log.close()
+        with Console(spec.batch) as console:
+            _acquire(lock, console)
+            run = BatchRun(spec, folder, log_file, console)
+            try:
+                status = run.run()
+            finally:
+                run.log.close()
         code = EXIT_CODES.get(status, 1)
         if code == 0 and done is not None:
             summary = {"batch": spec.batch, "status": status, "repetitions": len(run.records)}
@@ -614,6 +616,9 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
             f"{spec.batch}: {status}{reason} · {len(run.records)} repetitions · {elapsed}", file=sys.stderr, flush=True
         )
         return code
+    except Locked as error:
+        print(f"{spec.batch}: {error}", file=sys.stderr)
+        return 1
     except ConfigError as error:
         print(f"{spec.batch}: {error}", file=sys.stderr)
         return 2
@@ -621,7 +626,7 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
         lock.release()
 
 
-def _acquire(lock: OwnerLock, batch: str) -> None:
+def _acquire(lock: OwnerLock, console: Console) -> None:
     """Take the lock. A job waits for another live job of the same batch: that one measures, this one finds it done.
 
     Two jobs of one batch come of a main process that was killed and started again. Raises `Locked`.
@@ -634,7 +639,7 @@ def _acquire(lock: OwnerLock, batch: str) -> None:
             if error.job is None or os.environ.get("SLURM_JOB_ID") in {None, error.job}:
                 raise
             if not said:
-                print(f"{batch}: {error}; waiting for its end", file=sys.stderr, flush=True)
+                console.show(f"waiting for its end: {error}")
             said = True
             time.sleep(LOCK_POLL_S)
 
