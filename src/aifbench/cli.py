@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.errors import ConfigError, full_disk
 
 if TYPE_CHECKING:
     from aifbench.campaign.config import Config as LoadedConfig
@@ -511,7 +511,7 @@ def nested(settings: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; a configuration error is one line and exit code 2."""
+    """Run the command line; a configuration error is one line and exit code 2, a full disk one line and 1."""
     try:
         app()
     except ConfigError as error:
@@ -520,6 +520,11 @@ def main() -> None:
     except FileNotFoundError as error:
         print(f"aifbench: {error.filename}: no such file or folder", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        sys.exit(f"aifbench: {full}")
 
 
 if __name__ == "__main__":

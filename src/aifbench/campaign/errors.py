@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -31,6 +33,14 @@ class ConfigError(Exception):
         """Return the same error placed in a file, with `prefix` before the key."""
         key = f"{prefix}.{self.key}" if prefix else self.key
         return ConfigError(key, self.value, self.problem, self.allowed, where, over_limit=self.over_limit)
+
+
+def full_disk(error: OSError) -> str | None:
+    """Return the words for a disk that takes no more, or for a quota; None for another error."""
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{os.strerror(error.errno)}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -7,7 +7,6 @@ to an axis adds cases to a batch and renames nothing. The spec of a batch is all
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from pydantic import ValidationError
 
 from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import Config, Repetitions, Suite
-from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.errors import ConfigError, full_disk
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.campaign.matrix import points
 from aifbench.campaign.params import Params
@@ -29,7 +28,6 @@ from aifbench.campaign.units import format_size
 
 SCHEMA_VERSION = 1
 ROOM_BYTES = 1 << 20
-FULL = {errno.ENOSPC, errno.EDQUOT}
 SLURM_JOB_S = 6.0
 """Snakemake starts twice in a job of Slurm, once for the job and once for its step."""
 
@@ -417,7 +415,7 @@ def check_room(folder: Path, key: str) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
     except OSError as error:
-        if error.errno in FULL:
+        if full_disk(error):
             problem = f"cannot be written: {error.strerror}"
             raise ConfigError(key, str(folder.absolute()), problem, f"{format_size(ROOM_BYTES)} free") from None
 

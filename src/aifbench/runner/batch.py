@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from aifbench.benchmark import Benchmark, Command, Place, Server, ServerNotReady, benchmarks
-from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.errors import ConfigError, full_disk
 from aifbench.campaign.ids import derived_seed
 from aifbench.campaign.params import Params
 from aifbench.campaign.plan import duration
@@ -213,9 +213,13 @@ class BatchRun:
         except _Ended as ended:
             status, reason = ended.status, ended.reason
         except Exception as error:
-            traceback.print_exc()
-            status, reason = "client_error", f"{type(error).__name__}: {error}"
-        self._say(status, reason)  # before processes are ended: that may take as long as they like
+            reason = full_disk(error) if isinstance(error, OSError) else None
+            if reason is None:
+                traceback.print_exc()
+            status, reason = "client_error", reason or f"{type(error).__name__}: {error}"
+        # Said before processes are ended, which may take as long as they like; a full disk does not keep them.
+        with self._room() as untold:
+            self._say(status, reason)
         self.console.show("ending what was started")
         with self._phase("teardown"), self.watchdog:
             for group in reversed(self.groups):
@@ -225,7 +229,11 @@ class BatchRun:
         if sampler.problem:
             self.log.write(WARNING, f"resource sampler: {sampler.problem}")
         self.invocation.facts["sampler"] = {"missed_ticks": sampler.missed, "cpu_s": sampler.cpu_s}
-        self._finish(status, reason)
+        with self._room() as unfinished:
+            self._finish(status, reason)
+        if untold or unfinished:
+            status = self.record.status = "client_error"
+            self.record.reason = (untold + unfinished)[0]
         for number, handler in handlers.items():
             signal.signal(number, handler)
         return status
@@ -583,6 +591,18 @@ class BatchRun:
         self.invocation.reason = self.record.reason = reason
         self._save()
 
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[list[str]]:
+        """Give a list that holds, in the end, the words about a disk that was too full for what was written."""
+        found: list[str] = []
+        try:
+            yield found
+        except OSError as error:
+            full = full_disk(error)
+            if full is None:
+                raise
+            found.append(full)
+
     def _finish(self, status: BatchStatus, reason: str | None) -> None:
         self.invocation.ended_at = _now()
         self.invocation.elapsed_s = self._since(time.monotonic_ns())
@@ -622,6 +642,12 @@ def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file:
     except ConfigError as error:
         print(f"{spec.batch}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        print(f"{spec.batch}: {full}", file=sys.stderr)
+        return 1
     finally:
         lock.release()
 

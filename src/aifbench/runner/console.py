@@ -11,6 +11,7 @@ from typing import Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from aifbench.campaign.plan import duration
@@ -103,7 +104,7 @@ class _Step(ProgressColumn):
     """The step of a console, as it is when the bar is drawn."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
         self._console = console
 
     def render(self, task: Task) -> Text:
