@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.campaign import HOSTILE
+
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster"
 
@@ -21,6 +23,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images; the models come to lie there too."""
-    folder = tmp_path_factory.mktemp("shared")
+    folder = tmp_path_factory.mktemp("shared") / f"{HOSTILE}:,"  # what `--bind` of Apptainer cuts at
+    folder.mkdir()
     subprocess.run([str(HERE / "images"), str(folder / "images")], check=True, timeout=1200)
     return folder

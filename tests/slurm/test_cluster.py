@@ -24,7 +24,7 @@ from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.records.arrow import read_parquet
 from aifbench.records.store import BatchStore
 from aifbench.runner.watchdog import members
-from tests.workflow.campaign import ROOT, SNAKEMAKE, measured, records
+from tests.workflow.campaign import HOSTILE, ROOT, SNAKEMAKE, checkout, measured, records
 from tests.workflow.test_faults import gone, wait_for
 
 HERE = Path(__file__).parent
@@ -53,10 +53,11 @@ CHAT = {
 
 
 class Campaign:
-    """One campaign on the cluster, as a user runs it."""
+    """One campaign on the cluster, as a user runs it: checkout and all else below names that must stay names."""
 
     def __init__(self, folder: Path, shared: Path, environment: dict[str, str]) -> None:
         self.folder, self.shared, self.environment = folder, shared, environment
+        self.project = checkout(folder / "project")
         self.results = folder / "results" / "small"
         self.processes: list[subprocess.Popen[str]] = []
 
@@ -82,7 +83,9 @@ class Campaign:
         ]  # fmt: skip
         self.log = self.folder / "snakemake.log"
         with self.log.open("a") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, text=True)
+            process = subprocess.Popen(
+                command, cwd=self.project, env=self.environment, stdout=log, stderr=log, text=True
+            )
         self.processes.append(process)
         return process
 
@@ -104,7 +107,7 @@ class Campaign:
         step = ["srun", "--account=p200000", "--partition=cpu", "--quiet", "python", "-m", "aifbench", "run"]
         return subprocess.run(
             [*step, "--spec", str(spec), "--out", str(out)],
-            cwd=ROOT,
+            cwd=self.project,
             env={**self.environment, "PATH": f"{SNAKEMAKE.parent}:{self.environment['PATH']}"},
             capture_output=True,
             text=True,
@@ -140,8 +143,9 @@ class Campaign:
 
 @pytest.fixture
 def campaign(tmp_path: Path, shared: Path, environment: dict[str, str]) -> Iterator[Campaign]:
-    made = Campaign(tmp_path, shared, environment)
+    made = Campaign(tmp_path / HOSTILE, shared, environment)
     yield made
+    assert [*tmp_path.rglob("PWNED"), *shared.rglob("PWNED"), *ROOT.glob("PWNED")] == []
     for process in made.processes:
         if process.poll() is None:  # the test failed before its end
             process.send_signal(signal.SIGINT)
@@ -244,6 +248,26 @@ def test_scancel_of_a_running_batch(campaign: Campaign) -> None:
     assert "CANCELLED" in campaign.accounted(job)
     assert campaign.statuses() == ["terminated", "ok"]
     expect_whole(campaign, 10)
+
+
+def test_a_dry_run_with_an_edited_campaign_changes_nothing_for_a_job_that_waits(campaign: Campaign) -> None:
+    place = ["--account=p200000", "--qos=test", "--partition=cpu", "--time=10"]
+    blocker = campaign.ask("sbatch", "--parsable", "--nodes=2", "--exclusive", *place, "--wrap", "sleep 600")
+    try:
+        wait_for(lambda: blocker in campaign.jobs(), 60)
+        file = campaign.write({**FILES, "repetitions": 2})
+        process = campaign.start(file)
+        wait_for(lambda: campaign.jobs("PENDING"), 60)
+        (spec,) = (campaign.results / "specs").iterdir()
+        before = spec.read_bytes(), spec.stat().st_mtime_ns
+        file = campaign.write({**FILES, "repetitions": 3})
+        assert campaign.run(file, "--dry-run") == 0
+        assert "This was a dry-run" in campaign.said()
+        assert (spec.read_bytes(), spec.stat().st_mtime_ns) == before
+    finally:
+        campaign.ask("scancel", blocker)
+    assert process.wait(200) == 0, campaign.said()
+    expect_whole(campaign, 2)
 
 
 def test_the_time_limit(campaign: Campaign) -> None:

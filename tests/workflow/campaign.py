@@ -12,6 +12,8 @@ import orjson
 import yaml
 
 ROOT = Path(__file__).parents[2]
+HOSTILE = """it's a "tést" $(touch PWNED) {y}; touch PWNED"""
+"""A name that a shell, Snakemake and Apptainer could each take for something else."""
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 
 RETRIEVAL = {
@@ -47,6 +49,7 @@ INFERENCE = {
 
 def write(folder: Path, *suites: dict, campaign: str = "small") -> Path:
     """Write a campaign whose results, cache and target lie in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {"cache": str(folder / "cache"), "target": str(folder / "target")}
     data = {
         "campaign": campaign,
@@ -59,17 +62,25 @@ def write(folder: Path, *suites: dict, campaign: str = "small") -> Path:
     return file
 
 
-def command(file: Path, *arguments: str) -> list[str]:
+def checkout(folder: Path) -> Path:
+    """Make a folder that is a checkout by links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("workflow", "profiles", "config", "meluxina"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def command(file: Path, *arguments: str, project: Path = ROOT) -> list[str]:
     """Return the command that a user would type, with Snakemake's own state kept beside the results."""
     profile = ["--profile", "profiles/laptop", "--configfile", str(file)]
-    return [str(SNAKEMAKE), *profile, "--directory", str(ROOT), *arguments]
+    return [str(SNAKEMAKE), *profile, "--directory", str(project), *arguments]
 
 
-def run(file: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def run(file: Path, *arguments: str, project: Path = ROOT, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run the campaign with the laptop profile."""
     return subprocess.run(
-        command(file, *arguments),
-        cwd=ROOT,
+        command(file, *arguments, project=project),
+        cwd=project,
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,

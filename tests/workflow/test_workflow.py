@@ -8,9 +8,22 @@ import pytest
 import yaml
 
 from aifbench.benchmark import benchmarks
+from aifbench.engines.llamacpp import model_path
 from aifbench.log import INFO, WARNING
 from aifbench.records.store import BatchStore, read_lines
-from tests.workflow.campaign import INFERENCE, RETRIEVAL, ROOT, STORAGE, command, measured, records, run, write
+from tests.workflow.campaign import (
+    HOSTILE,
+    INFERENCE,
+    RETRIEVAL,
+    ROOT,
+    STORAGE,
+    checkout,
+    command,
+    measured,
+    records,
+    run,
+    write,
+)
 
 
 def expect(result, code):
@@ -18,9 +31,16 @@ def expect(result, code):
 
 
 @pytest.mark.slow
-def test_all_three_benchmarks_from_yaml_to_report(tmp_path):
-    file = write(tmp_path, RETRIEVAL, STORAGE, INFERENCE)
-    result = run(file)
+def test_all_three_benchmarks_from_yaml_to_report_where_every_name_is_hostile(tmp_path):
+    """Checkout, config, results, cache, target, model and data lie below a name that must stay a name."""
+    tmp_path, above = tmp_path / HOSTILE, tmp_path
+    model = tmp_path / "models" / "mo$(touch PWNED);del.gguf"
+    model.parent.mkdir(parents=True)
+    model.symlink_to(model_path("smollm2-135m"))
+    own = {**INFERENCE, "engine": {**INFERENCE["engine"], "model": str(model)}}
+    file = write(tmp_path, RETRIEVAL, STORAGE, own)
+    project = checkout(tmp_path / "project")
+    result = run(file, project=project)
     expect(result, 0)
     folder = tmp_path / "results" / "small"
     assert "8 valid" in result.stderr
@@ -42,9 +62,10 @@ def test_all_three_benchmarks_from_yaml_to_report(tmp_path):
     for name in ("cases.csv", "tables/metrics.parquet", "plan.md", "report/index.html", "gate.txt"):
         assert (folder / name).stat().st_size > 0
     assert not list((tmp_path / "target").iterdir())
-    again = run(file, "-n")
+    again = run(file, "-n", project=project)
     expect(again, 0)
     assert "Nothing to be done" in again.stdout + again.stderr
+    assert [*above.rglob("PWNED"), *ROOT.glob("PWNED")] == []
 
 
 def test_a_value_added_to_an_axis_measures_only_the_new_cases(tmp_path):

@@ -2,6 +2,7 @@
 import json
 from pathlib import Path
 
+from aifbench.campaign.paths import operand
 from aifbench.campaign.resources import job_resources, service_resources
 from aifbench.campaign.workflow import (
     Specs,
@@ -9,7 +10,6 @@ from aifbench.campaign.workflow import (
     load_campaign,
     offer_interpreter,
     report_what_is_there,
-    rule_path,
     tell_verdict,
 )
 from aifbench.engines.ollama_models import record_file
@@ -29,9 +29,9 @@ SPECS = Specs(PLAN, workflow)
 
 SYSTEM = PLAN.config.system
 # Names hold whatever a file system allows: patterns are joined, never formatted, and commands quote (`:q`).
-RESULTS = rule_path(PLAN.config.results)
-IMAGES = rule_path(SYSTEM.paths.images)
-MODELS = rule_path(SYSTEM.paths.models)
+RESULTS = operand(PLAN.config.results)
+IMAGES = operand(SYSTEM.paths.images)
+MODELS = operand(SYSTEM.paths.models)
 PLAN_JSON = f"{RESULTS}/plan.json"
 DONE = f"{RESULTS}/batches/{{batch}}/done.json"
 LOG = f"{RESULTS}/logs/{{batch}}.log"

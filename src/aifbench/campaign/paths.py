@@ -43,6 +43,11 @@ def written_problem(path: str | Path) -> str | None:
     return f"'{found[0]}' is not replaced here as a shell does it: write the whole path{hint}"
 
 
+def operand(path: Path) -> str:
+    """Return a path as a command takes it: never like an option."""
+    return os.path.abspath(path) if str(path).startswith("-") else path.as_posix()
+
+
 def _check(path: P, info: ValidationInfo) -> P:
     problem = written_problem(path) if info.context is WRITTEN else None
     if problem:

@@ -15,7 +15,7 @@ from typing import Any
 from aifbench.campaign.config import load_config
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.names import keep_braces, quote_for_shells
-from aifbench.campaign.paths import name_problem
+from aifbench.campaign.paths import name_problem, operand
 from aifbench.campaign.plan import Plan, check, check_room, make_plan, spec_bytes, write_specs
 
 WILDCARDS = ("batch", "image", "model")
@@ -50,11 +50,6 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
     return plan
 
 
-def rule_path(path: Path) -> str:
-    """Return a path as rules name it: never one that a command would take for an option."""
-    return os.path.abspath(path) if str(path).startswith("-") else path.as_posix()
-
-
 class Specs:
     """The files with the specs of a campaign, as rules read them.
 
@@ -69,7 +64,7 @@ class Specs:
 
     def file(self, batch: str) -> str:
         """Return the file with the spec of a batch."""
-        path = Path(rule_path(self._plan.config.results), "specs", f"{batch}.json")
+        path = Path(operand(self._plan.config.results), "specs", f"{batch}.json")
         if not self._workflow.is_main_process:  # the job of a batch: its run has written it
             return path.as_posix()
         if self._executes is None:
@@ -91,7 +86,7 @@ class Specs:
             return False
         if not run.execution_settings.lock:
             return True
-        batches = f"{rule_path(self._plan.config.results)}/batches/"
+        batches = f"{operand(self._plan.config.results)}/batches/"
         return not any(line.startswith(batches) for file in LOCKS.glob("*.lock") for line in file.open())
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from aifbench.campaign.config import Suite, check_config, read_mapping
 from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.paths import operand
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
@@ -188,7 +189,7 @@ class Checker:
         Runs go on at the same time in one working folder: each has its own results and so its own outputs. Snakemake's
         lock would refuse a second one all the same, because both name the images; these are made before (see `_ready`).
         """
-        files = ["--profile", f"profiles/{profile}", "--configfile", str(config)]
+        files = ["--profile", f"profiles/{profile}", "--configfile", operand(config)]
         return [sys.executable, "-m", "snakemake", "--nolock", *files]
 
     def environment(self) -> dict[str, str]:
