@@ -1,5 +1,6 @@
 """What a campaign asks of a cluster, and how its commands are wrapped: all that needs no cluster."""
 
+import csv
 import os
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from aifbench.campaign.system import Limits, System
 from aifbench.engines.ollama import manifest
 from aifbench.runner import nodes
 from aifbench.runner.containers import Containers, sif_sha256
+from tests.workflow.campaign import HOSTILE, ROOT
 
 CHAT = {
     "name": "chat", "benchmark": "inference", "engine": {"kind": "ollama", "model": "mistral", "gpus": 1},
@@ -131,13 +133,39 @@ def test_a_container_sees_only_what_it_is_given_and_no_secret_is_in_the_argument
     assert argv[:3] == ["apptainer", "exec", "--containall"]
     assert argv[-3:] == ["/img/ollama.sif", "ollama", "serve"]
     assert {"--nv", "--userns"} <= set(argv)
-    bound = {argv[place + 1] for place, word in enumerate(argv) if word == "--bind"}
-    assert bound == {str(tmp_path / name) for name in ("b", "cache", "models")}
+    paths = {str(tmp_path / name) for name in ("b", "cache", "models")}
+    assert mounts(argv) == {("type=bind", f"source={path}", f"destination={path}") for path in paths}
+    assert "--no-eval" in argv
     assert environment == {"APPTAINERENV_OLLAMA_HOST": "h:1", "APPTAINERENV_THE_KEY": "s3cret"}
     assert not any("s3cret" in word for word in argv)
     argv, _ = made.wrap(Command.python("aifbench.worker"), "worker")
     assert argv[-3:] == ["/opt/aifbench/bin/python", "-m", "aifbench.worker"]
     assert "--nv" not in argv
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "a:b", "a,b", 'a"b', "a\\b", " "])
+def test_a_container_is_given_a_folder_of_any_name(tmp_path, name):
+    system = System.model_validate({"name": "s", "container": "apptainer", "apptainer": {"binds": [f"/{name}"]}})
+    argv, _ = Containers(system, tmp_path / name, []).wrap(Command.python("aifbench.worker"), "worker")
+    places = (f"{tmp_path}/{name}", f"/{name}")
+    assert mounts(argv) == {("type=bind", f"source={path}", f"destination={path}") for path in places}
+    assert "--bind" not in argv
+
+
+def mounts(argv):
+    """Return the fields of each mount as Apptainer reads them."""
+    return {tuple(next(csv.reader([argv[at + 1]]))) for at, word in enumerate(argv) if word == "--mount"}
+
+
+def test_a_folder_that_containers_are_to_see_and_that_is_not_there_is_one_line(tmp_path):
+    place = {"name": "s", "container": "apptainer", "apptainer": {"command": "sh", "binds": ["/a:/b"]}}
+    (error,) = Containers(System.model_validate(place), tmp_path, []).check([])
+    assert str(error) == "apptainer.binds = '/a:/b': no such file or folder"
+
+
+def test_the_command_of_a_job_is_a_script():
+    profile = yaml.safe_load((ROOT / "profiles" / "meluxina" / "config.yaml").read_text())
+    assert profile["slurm-pass-command-as-script"] is True
 
 
 def test_a_missing_program_and_a_missing_image_are_one_line_each(tmp_path):

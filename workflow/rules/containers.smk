@@ -23,7 +23,7 @@ rule image:
     message:
         "make the image {wildcards.image}"
     shell:
-        "python -m aifbench image {wildcards.image} {params.config:q} --out {output:q}"
+        "python -m aifbench image {wildcards.image:q} {params.config:q} --out {output:q}"
         " > {log:q} 2>&1"
 
 
