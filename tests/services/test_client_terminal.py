@@ -36,7 +36,7 @@ def terminal(tmp_path):
         )
 
     yield call
-    for folder in (project / "results").glob("*/launch"):
+    for folder in project.glob("*/*/launch"):
         if not (folder / "exit.json").exists():
             (folder / "cancel.json").touch()
             deadline = time.monotonic() + 60
@@ -46,24 +46,26 @@ def terminal(tmp_path):
 
 
 @pytest.mark.slow
-def test_launch_list_follow_and_the_way_to_the_report(terminal, tmp_path):
-    launched = terminal("menu", *TINY, "--yes")
+def test_launch_list_follow_and_the_way_to_the_report_in_a_folder_whose_name_looks_like_a_command(terminal, tmp_path):
+    where = ["--results", "-q$(touch PWNED) {x}"]
+    launched = terminal("menu", *TINY, "--yes", *where)
     assert launched.returncode == 0, launched.stderr
     assert "2 cases, 4 repetitions in 1 job(s)" in launched.stdout
     answer, run = launched.stdout.splitlines()[-1].split()
     assert answer == "ok"
-    listed = terminal("runs").stdout
+    listed = terminal("runs", *where).stdout
     assert run in listed
     assert max(len(line) for line in listed.splitlines()) <= 80
-    second = terminal("menu", *TINY, "--yes")
+    second = terminal("menu", *TINY, "--yes", *where)
     assert second.returncode == 1
     assert second.stderr.startswith("ko queue_full: ")
-    assert terminal("runs", run, "--continue").stderr.startswith("ko active: ")
-    followed = terminal("runs", run, "--follow")
+    assert terminal("runs", run, "--continue", *where).stderr.startswith("ko active: ")
+    followed = terminal("runs", run, "--follow", *where)
     assert followed.returncode == 0
     assert f"{run}: ended · 4/4 repetitions · 2 valid" in followed.stdout
-    assert (settings(tmp_path).results / run / "report" / "index.html").is_file()
-    assert terminal("runs", run, "--cancel").stderr.startswith("ko not_active: ")
+    assert (settings(tmp_path).project / where[1] / run / "report" / "index.html").is_file()
+    assert list(tmp_path.rglob("PWNED")) == []
+    assert terminal("runs", run, "--cancel", *where).stderr.startswith("ko not_active: ")
 
 
 @pytest.mark.slow
