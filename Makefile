@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-i
 .PHONY: demo env dev test test-all lint bench cluster cluster-demo cluster-down lock schemas clean
 
 demo: env
-	@$(BIN)/snakemake --profile profiles/laptop --configfile $(CONFIG)
+	@$(BIN)/snakemake --profile profiles/laptop --configfile '$(CONFIG)'
 
 env: .venv/.runtime
 dev: .venv/.dev
@@ -24,12 +24,12 @@ dev: .venv/.dev
 .venv/bin/uv: requirements/bootstrap.txt
 	@echo "making .venv"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@touch $@
 
 # uv does not read pip's settings: where it cannot reach an index, pip can.
 # Bytecode is made now: Snakemake starts three times as fast, in each job twice, and jobs need not write into .venv.
-install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1) || $(BIN)/pip install --quiet --disable-pip-version-check $(1)
+install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 
 .venv/.runtime: .venv/bin/uv requirements/runtime.txt requirements/data.txt pyproject.toml
 	@echo "installing what measuring and reporting need"
