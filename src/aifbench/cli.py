@@ -118,16 +118,26 @@ def collect(results: Results) -> None:
 
 
 @app.command()
-def report(results: Results) -> None:
-    """Write report/index.html and report/figures from whatever is recorded so far."""
+def report(
+    results: Results,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write into, made when it is not there; default: RESULTS.", show_default=False),
+    ] = None,
+) -> None:
+    """Write report/index.html and report/figures from whatever is recorded so far.
+
+    With --out nothing is written into RESULTS, so that it can be somebody else's, or a run that goes on.
+    """
     from aifbench.records.accounting import account
     from aifbench.records.collect import collect as gather
     from aifbench.records.collect import write_tables
     from aifbench.report import build
 
-    account(results)
-    write_tables(gather(results), results)
-    typer.echo(build(results).path)
+    made = out or results
+    account(results, made)
+    write_tables(gather(results), made)
+    typer.echo(build(results, made).path)
 
 
 @app.command()

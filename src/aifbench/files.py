@@ -2,8 +2,8 @@
 
 The one reader of results folders, for the report and for all services. Names and contents are not trusted: a link could
 lead to somebody's secret, a FIFO would wait for ever, a sparse file would fill the memory: only regular files are
-read. The root itself may be reached through links (results on a scratch file system); nothing below it may. Files that
-grow are followed by size: shared file systems send no notifications.
+read, and nothing is written through a link either. The root itself may be reached through links (results on a scratch
+file system); nothing below it may. Files that grow are followed by size: shared file systems send no notifications.
 """
 
 from __future__ import annotations
@@ -12,20 +12,34 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import orjson
 
 LARGEST_FILE = 32 << 20
 """Bytes that are read of one whole file at most."""
+MOST_VALUES = 1_500_000
+"""Values and keys of one file of JSON at most, so that it takes some 300 MiB: short ones take far more than their text.
+"""
+MOST_NAMES = 20_000
+"""Names of one folder that are looked at."""
 LONGEST_LINE = 1 << 20
 CHUNK = 1 << 20
+MOST_AT_ONCE = 16 << 20
+"""Bytes of a growing file that one look reads at most; the next one goes on."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _PRINT = 64
 """Bytes before the place that was read last, kept to notice a file that was written anew in place."""
-_LINK = {errno.ELOOP, errno.ENOTDIR}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK
+_MODE = 0o644
+"""Of files that are made: whatever the umask, only their owner may change them."""
 
 
 class Unreadable(FileNotFoundError):
@@ -39,27 +53,58 @@ class Unreadable(FileNotFoundError):
         self.problem = problem
 
 
-def open_beneath(root: Path, *parts: str) -> BinaryIO:
-    """Open a file for reading, part by part below `root`; no part may be a link, `..`, empty or hold a `/`.
+@contextlib.contextmanager
+def folder_beneath(root: Path, *parts: str) -> Iterator[int]:
+    """Open a folder part by part below `root` and give its descriptor.
 
-    Never waits. Raises FileNotFoundError when nothing is there, its subclass `Unreadable` for all that is not allowed.
+    No part may be a link, `..`, empty or hold a `/`. Raises FileNotFoundError when nothing is there, its subclass
+    `Unreadable` for all that is not allowed.
     """
-    found = _descend(root, parts, os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(found).st_mode):
+    found = os.open(root, _FOLDER)
+    try:
+        for number, part in enumerate(parts, 1):
+            above = found
+            found = _open(part, above, _FOLDER, "/".join(parts[:number]))
+            os.close(above)
+        yield found
+    finally:
         os.close(found)
-        raise Unreadable("/".join(parts), "is no regular file")
-    return os.fdopen(found, "rb")
+
+
+def open_beneath(root: Path, *parts: str) -> BinaryIO:
+    """Open a file for reading, in a folder that is found as `folder_beneath` finds it. Never waits."""
+    with _last(root, parts) as (folder, name):
+        return os.fdopen(_open(name, folder, _FILE, "/".join(parts)), "rb")
 
 
 def read_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> bytes:
     """Return the content of a file, found as `open_beneath` finds it; one of more than `most` bytes is `Unreadable`."""
     with open_beneath(root, *parts) as file:
-        data = _read(file, "/".join(parts), most)
-    if len(data) > most:
-        raise Unreadable(
-            parts[-1], f"is larger than {most >> 20} MiB" if most >> 20 else f"is larger than {most} bytes"
-        )
-    return data
+        if os.fstat(file.fileno()).st_size <= most:
+            data = _read(file, "/".join(parts), most)
+            if len(data) <= most:
+                return data
+    size = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
+    raise Unreadable("/".join(parts), f"is larger than {size}")
+
+
+def json_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> Any:
+    """Return the content of a file of JSON, found as `open_beneath` finds it; one that is none is `Unreadable`."""
+    data = read_beneath(root, *parts, most=most)
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise Unreadable("/".join(parts), str(error)) from None
+
+
+def parse(data: bytes) -> Any:
+    """Return what a text of JSON says. Raises ValueError when it is none, or holds too many values."""
+    if data.count(b",") + data.count(b":") > MOST_VALUES:
+        raise ValueError(f"holds more than {MOST_VALUES} values")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise ValueError("is no JSON") from None
 
 
 def tail_beneath(root: Path, *parts: str, most: int) -> tuple[bytes, bool]:
@@ -77,12 +122,63 @@ def stat_beneath(root: Path, *parts: str) -> os.stat_result:
 
 
 def list_beneath(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
-    """Return names and facts of what stands in a folder, which is found as `open_beneath` finds a file."""
-    folder = _descend(root, parts, os.O_DIRECTORY)
-    try:
-        return [(name, os.stat(name, dir_fd=folder, follow_symlinks=False)) for name in os.listdir(folder)]
-    finally:
-        os.close(folder)
+    """Return names and facts of what stands in a folder, found as `folder_beneath` finds it: at most `MOST_NAMES`."""
+    found = []
+    with folder_beneath(root, *parts) as folder, os.scandir(folder) as entries:
+        for entry in islice(entries, MOST_NAMES):
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def write_beneath(root: Path, *parts: str, data: bytes, new: bool = False) -> None:
+    """Write a file that is whole or not there, also after a crash; readers see the old or the new content.
+
+    `new`: raises FileExistsError when something of that name is there.
+    """
+    with _last(root, parts) as (folder, name):
+        aside = f".{name}.{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(aside, flags, _MODE, dir_fd=folder), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                os.link(aside, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            else:
+                os.replace(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside, dir_fd=folder)
+
+
+def append_beneath(root: Path, *parts: str) -> BinaryIO:
+    """Open a file to add to, found as `open_beneath` finds it; it is made when nothing is there.
+
+    One that has a second name is refused as a link is: it may be somebody's file elsewhere.
+    """
+    flags, place = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK, "/".join(parts)
+    with _last(root, parts) as (folder, name):
+        try:
+            file = _open(name, folder, flags, place)
+        except Unreadable:
+            raise
+        except FileNotFoundError:
+            file = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE, dir_fd=folder)
+        if os.fstat(file).st_nlink > 1:
+            os.close(file)
+            raise Unreadable(place, "has a second name")
+        return os.fdopen(file, "ab")
+
+
+@contextlib.contextmanager
+def _last(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Open the folder of a file and give it with the file's name."""
+    if not parts:
+        raise Unreadable(str(root), "is no regular file")
+    with folder_beneath(root, *parts[:-1]) as folder:
+        yield folder, parts[-1]
 
 
 def _read(file: BinaryIO, name: str, most: int) -> bytes:
@@ -92,33 +188,28 @@ def _read(file: BinaryIO, name: str, most: int) -> bytes:
         raise Unreadable(name, f"cannot be read: {error.strerror}") from None
 
 
-def _descend(root: Path, parts: Sequence[str], last: int) -> int:
-    """Return a descriptor of what stands at the end of the parts; `last` are the flags that it is opened with."""
-    found = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for number, part in enumerate(parts, 1):
-        above = found
-        try:
-            if not part or part in {".", ".."} or "/" in part or "\0" in part:
-                raise Unreadable(part, "is no name of a file")
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (last if number == len(parts) else os.O_DIRECTORY)
-            found = os.open(part, flags, dir_fd=above)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            problem = _odd(part, above) if error.errno in _LINK else f"cannot be opened: {error.strerror}"
-            raise Unreadable(part, problem) from error
-        finally:
-            os.close(above)
-    return found
+def _open(name: str, above: int, flags: int, place: str) -> int:
+    """Open a folder (flags with O_DIRECTORY) or a regular file in an open folder and return its descriptor.
 
-
-def _odd(name: str, folder: int) -> str:
-    """Return what stands in an open folder that is neither a regular file nor a folder."""
+    What it is, is asked before: to open a device may do something. And after, since it may have been changed. `place`
+    names it in an error.
+    """
+    fits, problem = (stat.S_ISDIR, "is no folder") if flags & os.O_DIRECTORY else (stat.S_ISREG, "is no regular file")
+    if not name or name in {".", ".."} or "/" in name or "\0" in name:
+        raise Unreadable(place, "is no name of a file")
     try:
-        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    except OSError:
-        return "cannot be opened"
-    return "is a link" if stat.S_ISLNK(mode) else "is no folder" if not stat.S_ISDIR(mode) else "cannot be opened"
+        mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+        if not fits(mode):
+            raise Unreadable(place, "is a link" if stat.S_ISLNK(mode) else problem)
+        found = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(place, f"cannot be opened: {error.strerror}") from error
+    if not fits(os.fstat(found).st_mode):
+        os.close(found)
+        raise Unreadable(place, problem)
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,28 +228,16 @@ class Root:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @contextlib.contextmanager
-    def folder(self, *parts: str) -> Iterator[int]:
+    def folder(self, *parts: str) -> contextlib.AbstractContextManager[int]:
         """Open a folder below the root and give its descriptor. Raises OSError when there is none, or a link in it."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        found = os.open(self.path, flags)
-        try:
-            for part in parts:
-                if not is_name(part):
-                    raise FileNotFoundError(part)
-                deeper = os.open(part, flags | os.O_NOFOLLOW, dir_fd=found)
-                os.close(found)
-                found = deeper
-            yield found
-        finally:
-            os.close(found)
+        return folder_beneath(self.path, *parts)
 
     def folders(self, *parts: str) -> tuple[list[str], int]:
         """Return the names of the folders in a folder, sorted, and how many other names were passed over."""
         names, strange = [], 0
         try:
             with self.folder(*parts) as folder, os.scandir(folder) as entries:
-                for entry in entries:
+                for entry in islice(entries, MOST_NAMES):
                     if not is_name(entry.name):
                         strange += not entry.name.startswith(".")
                     elif entry.is_dir(follow_symlinks=False):
@@ -179,7 +258,7 @@ def signature(folder: int, name: str) -> Signature | None:
     """Return the signature of a regular file in an open folder, None when there is none."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
+    except (OSError, ValueError):
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
@@ -189,13 +268,9 @@ def signature(folder: int, name: str) -> Signature | None:
 def open_file(folder: int, name: str) -> int | None:
     """Open a regular file in an open folder and return its descriptor, None when there is none. Never waits."""
     try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        return _open(name, folder, _FILE, name)
     except OSError:
         return None
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        return None
-    return file
 
 
 def read_file(folder: int, name: str, most: int = LARGEST_FILE) -> bytes | None:
@@ -204,21 +279,21 @@ def read_file(folder: int, name: str, most: int = LARGEST_FILE) -> bytes | None:
     if file is None:
         return None
     with os.fdopen(file, "rb") as opened:
-        data = opened.read(most + 1)
-    return data if len(data) <= most else None
+        data = opened.read(most + 1) if os.fstat(file).st_size <= most else b""
+        return data if len(data) <= most and os.fstat(file).st_size <= most else None
 
 
 class Tail:
-    """Follows a file that grows line by line.
+    """Follows a file that grows line by line, from `offset` on.
 
     `read` gives each complete line once, in order, also where the file was replaced, cut or written anew: then it is
     read from its beginning again, and `restarts` grows. A torn last line waits for its end. A line that is longer than
     `LONGEST_LINE` is passed over and counted in `dropped`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, offset: int = 0) -> None:
         self.name = name
-        self.offset = 0
+        self.offset = offset
         self.restarts = 0
         self.dropped = 0
         self._file: tuple[int, int] | None = None
@@ -226,25 +301,35 @@ class Tail:
         self._print = b""
         self._skipping = False
 
-    def read(self, folder: int) -> list[bytes]:
-        """Return the lines that are new since the last call; none when the file is not there."""
+    def read(self, folder: int, most: int = MOST_AT_ONCE) -> Iterator[bytes]:
+        """Yield the lines that are new since the last call; none when the file is not there.
+
+        Reads about `most` bytes, and the rest with the next call.
+        """
         found = signature(folder, self.name)
         if found is None:
-            return []
+            return
         if self._file == (found.device, found.inode) and self._seen == (found.size, found.mtime_ns):
-            return []
+            return
         file = open_file(folder, self.name)
         if file is None:
-            return []
+            return
+        self._seen = None
         try:
             opened = os.fstat(file)
             self._place(file, opened)
-            self._seen = (opened.st_size, opened.st_mtime_ns)
-            return self._lines(file)
+            begin = self.offset
+            while self.offset - begin < most:
+                lines = self._next(file)
+                if lines is None:
+                    self._seen = (opened.st_size, opened.st_mtime_ns)
+                    break
+                yield from lines
         except OSError:  # stale handle of a network file system: the next call looks again
-            self._seen = None
-            return []
+            return
         finally:
+            with contextlib.suppress(OSError):
+                self._remember(file)
             os.close(file)
 
     def start_near_end(self, folder: int, most: int) -> None:
@@ -266,30 +351,27 @@ class Tail:
 
     def _place(self, file: int, opened: os.stat_result) -> None:
         """Go back to the beginning if this is not the file, or not the content, that was read so far."""
-        same = self._file == (opened.st_dev, opened.st_ino) and opened.st_size >= self.offset
-        if same and os.pread(file, len(self._print), self.offset - len(self._print)) == self._print:
-            return
-        self.restarts += self._file is not None
+        same = self._file in (None, (opened.st_dev, opened.st_ino)) and opened.st_size >= self.offset
+        if not same or os.pread(file, len(self._print), self.offset - len(self._print)) != self._print:
+            self.restarts += 1
+            self.offset, self._print, self._skipping = 0, b"", False
         self._file = (opened.st_dev, opened.st_ino)
-        self.offset, self._print, self._skipping = 0, b"", False
 
-    def _lines(self, file: int) -> list[bytes]:
-        lines: list[bytes] = []
-        while chunk := os.pread(file, CHUNK, self.offset):
-            end = chunk.rfind(b"\n") + 1
-            if end == 0 and len(chunk) < LONGEST_LINE:
-                break  # the end of this line is not written yet
-            if end == 0:
-                self.dropped += not self._skipping
-                self._skipping = True
-                self.offset += len(chunk)
-                continue
-            found = chunk[: end - 1].split(b"\n")
-            if self._skipping:
-                found, self._skipping = found[1:], False
-            lines += found
-            self.offset += end
-        self._remember(file)
+    def _next(self, file: int) -> list[bytes] | None:
+        """Return the whole lines of the next piece; None when no further one is there yet."""
+        chunk = os.pread(file, CHUNK, self.offset)
+        end = chunk.rfind(b"\n") + 1
+        if end == 0 and len(chunk) < LONGEST_LINE:
+            return None  # the end of this line is not written yet
+        if end == 0:
+            self.dropped += not self._skipping
+            self._skipping = True
+            self.offset += len(chunk)
+            return []
+        lines = chunk[: end - 1].split(b"\n")
+        if self._skipping:
+            lines, self._skipping = lines[1:], False
+        self.offset += end
         return lines
 
     def _remember(self, file: int) -> None:

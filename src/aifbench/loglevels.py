@@ -5,6 +5,7 @@ The service keeps its configurations in `<results>/.services/log-configs.json`, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-import orjson
+from aifbench.files import Unreadable, json_beneath
 
 FILE = Path(".services") / "log-configs.json"
 """Where the configurations are, below the folder of all results."""
+LARGEST_FILE = 1 << 20
+MOST_RULES = 1000
+LEVELS = (0, 1, 2)
+LONGEST_PATTERN = 128
 MATCHED = ("run", "benchmark", "batch", "service")
 """Fields of a statement that a configuration can choose by."""
 
@@ -64,23 +70,34 @@ def threshold(rules: Iterable[Rule], fields: Fields, now: float) -> Threshold:
 
 
 def read_rules(file: Path) -> list[Rule]:
-    """Return the rules that the service has written; none when it never did. Raises ValueError for a broken file."""
+    """Return the rules that the service has written; none when it never did.
+
+    Others may have written there: raises ValueError for a broken file, and for what is none.
+    """
     try:
-        data = file.read_bytes()
+        entries = json_beneath(file.parents[1], *file.parts[-2:], most=LARGEST_FILE)["configs"]
+        if len(entries) > MOST_RULES:
+            raise ValueError(f"more than {MOST_RULES} rules")
+        return [_rule(entry) for entry in entries]
+    except Unreadable as error:
+        raise ValueError(f"{file}: {error.problem}") from error
     except FileNotFoundError:
         return []
-    try:
-        return [
-            Rule(
-                str(entry["name"]),
-                int(entry["logLevel"]),
-                0.0 if entry["ended"] else datetime.fromisoformat(entry["expires_at"]).timestamp(),
-                dict(entry["match"]),
-            )
-            for entry in orjson.loads(data)["configs"]
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         raise ValueError(f"{file}: {error!r}") from error
+
+
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    """Return one rule. Raises an error when a value is of another kind."""
+    level, match = entry["logLevel"], dict(entry["match"])
+    if type(level) is not int or level not in LEVELS or not all(_is_short(text) for text in (*match, *match.values())):
+        raise TypeError("a rule is a level and patterns")
+    expires = 0.0 if entry["ended"] else datetime.fromisoformat(entry["expires_at"]).timestamp()
+    return Rule(str(entry["name"])[:LONGEST_PATTERN], level, expires, match)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_PATTERN
 
 
 class RulesFile:
@@ -94,14 +111,15 @@ class RulesFile:
     def rules(self) -> list[Rule]:
         """Return the rules as the file has them now."""
         try:
-            found = os.stat(self._file)
+            found = os.lstat(self._file)
             state = (found.st_mtime_ns, found.st_size, found.st_ino)
             if state != self._seen:
-                self._rules = read_rules(self._file)
+                with contextlib.suppress(ValueError):
+                    self._rules = read_rules(self._file)
                 self._seen = state
         except FileNotFoundError:
             self._rules, self._seen = [], None
-        except (OSError, ValueError):
+        except OSError:
             pass
         return self._rules
 

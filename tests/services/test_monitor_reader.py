@@ -77,7 +77,7 @@ def tailed(tmp_path):
 
     def read():
         with Root(tmp_path).folder() as folder:
-            return tail.read(folder)
+            return list(tail.read(folder))
 
     return tail, read, tmp_path / "x.jsonl"
 

@@ -8,8 +8,10 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from aifbench import report
+from aifbench.cli import app
 from aifbench.report.load import load
 from aifbench.report.problems import rows
 from aifbench.report.timelines import timelines
@@ -130,6 +132,19 @@ def test_works_with_nothing_at_all(tmp_path):
     result = report.build(tmp_path)
     assert result.counts == {"valid": 0, "invalid": 0, "failed": 0, "missing": 0}
     assert "No case is planned: there is nothing to believe yet." in result.path.read_text()
+
+
+def test_a_report_elsewhere_leaves_the_results_as_they_are(folder, tmp_path):
+    """So that it can be made of a run that goes on, or of somebody else's."""
+    results, out = tmp_path / "results", tmp_path / "out"
+    shutil.copytree(folder, results, ignore=shutil.ignore_patterns("report", "tables", "cases.csv"))
+    before = {path: path.stat().st_mtime_ns for path in (results, *results.rglob("*"))}
+    done = CliRunner().invoke(app, ["report", str(results), "--out", str(out)])
+    assert (done.exit_code, done.stdout.strip()) == (0, str(out / "report" / "index.html"))
+    assert {path: path.stat().st_mtime_ns for path in (results, *results.rglob("*"))} == before
+    assert pq.read_table(out / "tables" / "cases.parquet").num_rows == 62
+    assert len((out / "cases.csv").read_text().splitlines()) == 63
+    assert "62 missing" in (out / "report" / "index.html").read_text()  # no repetition of it is recorded here
 
 
 def test_what_cannot_be_read_is_said(folder, tmp_path):

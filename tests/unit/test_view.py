@@ -70,3 +70,24 @@ def test_it_ends_and_takes_its_socket_along(view, number):
     process.send_signal(number)
     assert process.wait(10) == 0
     assert not os.path.exists(path)
+
+
+def test_nothing_is_given_by_a_link_and_nothing_waits(view, tmp_path):
+    _, _, ask = view
+    results = tmp_path / "results" / "small"
+    (results / "link").symlink_to(tmp_path / "secret")
+    (results / "up").symlink_to(tmp_path)
+    (results / "index.html").symlink_to(tmp_path / "secret")
+    os.mkfifo(results / "fifo")
+    (results / "batches").mkdir()
+    (results / "batches" / "<b>.jsonl").write_text("{}")
+    for target in ("/link", "/up/secret", "/up/", "/fifo", "/report/index.html/", "/%00", "/batches/none"):
+        status, body = ask(target)
+        assert (status, body == "no") == (404, False), target
+    status, body = ask("/")
+    assert status == 200
+    assert [name for name in ("link", "up", "fifo", "index.html", "batches/") if f">{name}<" in body] == ["batches/"]
+    assert ask("/batches") == (301, "")
+    assert '<a href="%3Cb%3E.jsonl">&lt;b&gt;.jsonl</a>' in ask("/batches/")[1]
+    assert ask("/batches/%3Cb%3E.jsonl") == (200, "{}")
+    assert ask("/report/index.html?x=1#y", method="HEAD") == (200, "")

@@ -28,12 +28,13 @@ def slurm_job(invocation: Invocation) -> str | None:
     return found
 
 
-def account(results: Path) -> None:
+def account(results: Path, out: Path | None = None) -> None:
     """Ask Slurm about the jobs of all batches that are not known to have ended, and add what it says to `jobs.json`.
 
-    Does nothing where no batch ran in a Slurm job, and leaves out what Slurm does not tell.
+    Does nothing where no batch ran in a Slurm job, and leaves out what Slurm does not tell. `out`: the folder of the
+    file, when it is another one.
     """
-    known = read_jobs(results)
+    known = read_jobs(results) | (read_jobs(out) if out else {})
     folders = sorted((results / "batches").glob("*/batch.json"))
     records = [record for path in folders if (record := BatchStore(path.parent).read_record()) is not None]
     ids = {job for record in records for invocation in record.invocations if (job := slurm_job(invocation))}
@@ -41,7 +42,7 @@ def account(results: Path) -> None:
     for start in range(0, len(asked), _AT_ONCE):
         known |= _ask(asked[start : start + _AT_ONCE])
     if known:
-        atomic_write(results / FILE, orjson.dumps(known, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        atomic_write((out or results) / FILE, orjson.dumps(known, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
 def read_jobs(results: Path) -> dict[str, dict[str, Any]]:

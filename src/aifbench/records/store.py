@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from aifbench.files import write_beneath
 from aifbench.records.arrow import pa, pq, read_parquet
 from aifbench.records.models import BatchRecord, CaseRecord, RawRef
 
@@ -175,12 +176,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def atomic_write(path: Path, data: bytes) -> None:
     """Replace a file so that a reader, or a crash, sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_beneath(path.parent, path.name, data=data)
 
 
 def _append(path: Path, value: dict[str, Any]) -> None:

@@ -131,18 +131,22 @@ class Results:
         return sum(case.state == state for case in self.cases)
 
 
-def load(root: Path) -> Results:
-    """Read `results/<campaign>/`. What is missing or broken becomes a line in `problems`, never an exception."""
+def load(root: Path, made: Path | None = None) -> Results:
+    """Read `results/<campaign>/`. What is missing or broken becomes a line in `problems`, never an exception.
+
+    `made`: the folder that the tables were written into and the report goes to, when it is another one.
+    """
     problems: list[str] = []
     plan = _read_plan(root / "plan.json", problems)
-    tables = root / "tables"
+    made = made or root
+    tables = made / "tables"
     cases = {case.id: case for case in _cases(tables / "cases.parquet", problems)}
     for entry in plan.get("cases", []):
         if entry["case"] not in cases:
             cases[entry["case"]] = _missing(entry)
     definitions = _attach(tables, cases, problems)
     return Results(
-        root=root,
+        root=made,
         plan=plan,
         cases=list(cases.values()),
         batches=_batches(root, plan, problems),
@@ -150,7 +154,7 @@ def load(root: Path) -> Results:
         log=list(_rows(tables / "log.parquet", problems)),
         definitions=definitions,
         problems=problems,
-        jobs=read_jobs(root),
+        jobs=read_jobs(made),
     )
 
 

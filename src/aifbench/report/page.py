@@ -81,10 +81,13 @@ class ReportResult:
     """What could not be read, one line each."""
 
 
-def build(results: Path) -> ReportResult:
-    """Write `report/index.html` and `report/figures/*` of a results folder. Works on partial results at any time."""
-    loaded = load(results)
-    path = results / "report" / "index.html"
+def build(results: Path, out: Path | None = None) -> ReportResult:
+    """Write `report/index.html` and `report/figures/*` of a results folder. Works on partial results at any time.
+
+    `out`: the folder that they go to, when it is another one; the tables are there, too.
+    """
+    loaded = load(results, out)
+    path = loaded.root / "report" / "index.html"
     atomic_write(path, render(loaded).encode())
     return ReportResult(
         path=path,

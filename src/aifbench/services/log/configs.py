@@ -25,9 +25,9 @@ from pydantic import (
     ValidationError,
 )
 
+from aifbench.files import Unreadable, json_beneath, write_beneath
 from aifbench.load.urls import parse
-from aifbench.loglevels import MATCHED, Fields, Rule, Threshold, threshold
-from aifbench.records.store import atomic_write
+from aifbench.loglevels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
 
@@ -198,14 +198,14 @@ class Configs:
     def load(self) -> None:
         """Read what an earlier server kept. A broken file is set aside, and `problem` says so."""
         try:
-            entries = orjson.loads(self.file.read_bytes())["configs"]
+            entries = json_beneath(self.file.parents[1], *self.file.parts[-2:], most=LARGEST_FILE)["configs"]
             found = [LogConfig.model_validate(entry) for entry in entries]
-        except FileNotFoundError:
-            found = []
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, Unreadable) as error:
             aside = self.file.with_suffix(".broken")
             self.file.replace(aside)
             self.problem = f"{self.file.name} could not be read ({_one_line(error)}); it is kept as {aside.name}"
+            found = []
+        except FileNotFoundError:
             found = []
         self.replace({config.name: config for config in found})
 
@@ -304,7 +304,12 @@ class Configs:
         """Return what writes this moment's configurations to the file. It waits for the disk: call it in a thread."""
         content = {"configs": [_plain(config) for config in self.all.values()]}
         data = orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
-        return lambda: atomic_write(self.file, data)
+
+        def write() -> None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_beneath(self.file.parents[1], *self.file.parts[-2:], data=data)
+
+        return write
 
     def replace(self, configs: Mapping[str, LogConfig]) -> None:
         """Let these configurations hold from now on."""

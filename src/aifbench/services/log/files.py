@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from aifbench.campaign.errors import ConfigError
+from aifbench.files import LONGEST_LINE
 from aifbench.services.settings import private_folder
 
 NAME = "statements.jsonl"
@@ -95,8 +96,11 @@ class LogFiles:
 
 
 def backwards(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the whole lines of a file, last first; a last line without an end is left out."""
-    position = file.seek(0, os.SEEK_END)
+    """Yield the whole lines of a file, last first; a last line without an end is left out.
+
+    A line that is longer than `LONGEST_LINE` comes in pieces, which are no records.
+    """
+    size = position = file.seek(0, os.SEEK_END)
     rest: bytes | None = None
     while position > 0:
         start = max(0, position - BLOCK)
@@ -106,11 +110,16 @@ def backwards(file: BinaryIO) -> Iterator[bytes]:
         if rest is None:
             end = block.rfind(b"\n")
             if end < 0:
+                if size - position > LONGEST_LINE:
+                    yield block
                 continue
             block = block[:end]
         lines = (block + (rest or b"")).split(b"\n")
         rest = lines[0]
         yield from reversed(lines[1:])
+        if len(rest) > LONGEST_LINE:
+            yield rest
+            rest = b""
     if rest:
         yield rest
 

@@ -20,10 +20,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.responses import Response
 
 from aifbench.campaign.errors import ConfigError
-from aifbench.files import open_beneath
+from aifbench.files import LONGEST_LINE, Root, Unreadable, folder_beneath, json_beneath, open_beneath, write_beneath
 from aifbench.log import ERROR, INFO, LEVELS, WARNING, encode_line
 from aifbench.loglevels import FILE
-from aifbench.records.store import atomic_write
 from aifbench.services.guard import needs
 from aifbench.services.ids import Id, is_id
 from aifbench.services.log.configs import (
@@ -48,6 +47,7 @@ LOGGING_FILE = Path("config") / "logging.yaml"
 OFFSETS_FILE = "log-offsets.json"
 QUOTA_BYTES = 256 << 20
 MOST_SEARCHED_BYTES = 64 << 20
+ANSWER_BYTES = 4 << 20
 EXPIRY_STEP_S = 0.05
 """Longest sleep while a configuration is valid, so that a step of the wall clock is noticed."""
 FILE_STEP_S = 1.0
@@ -108,15 +108,22 @@ class LogService(Service):
     def _open(self) -> None:
         folder = self.settings.results / FILE.parent
         folder.mkdir(parents=True, exist_ok=True)
+        with folder_beneath(self.settings.results, FILE.parent.name):
+            pass  # no link, which would lead what is written here elsewhere
         self._files = LogFiles(folder / "log", self._quota)
         self._configs.load()
         self._problem = None
         try:
-            self._tail.resume(orjson.loads((folder / OFFSETS_FILE).read_bytes()))
+            self._tail.resume(json_beneath(self.settings.results, FILE.parent.name, OFFSETS_FILE))
+        except Unreadable as error:
+            self._say_not_followed(error.problem)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            _log.warning("%s cannot be read (%s): what jobs wrote meanwhile is not followed", OFFSETS_FILE, error)
+        except (OSError, AttributeError) as error:
+            self._say_not_followed(error)
+
+    def _say_not_followed(self, problem: object) -> None:
+        _log.warning("%s cannot be read (%s): what jobs wrote meanwhile is not followed", OFFSETS_FILE, problem)
 
     async def stop(self) -> None:
         """Write down where we are, and give Loki a last moment."""
@@ -197,7 +204,8 @@ class LogService(Service):
 
     def _keep_offsets(self) -> None:
         try:
-            atomic_write(self.settings.results / FILE.parent / OFFSETS_FILE, orjson.dumps(self._tail.offsets))
+            data = orjson.dumps(self._tail.offsets)
+            write_beneath(self.settings.results, FILE.parent.name, OFFSETS_FILE, data=data)
         except OSError as error:
             _log.warning("%s: %s", OFFSETS_FILE, error.strerror)
 
@@ -359,19 +367,20 @@ class LogService(Service):
                 and (since is None or str(record.get("t")) >= since)
             )
 
-        found, more = search(self._files.newest_first(), own_record, wanted, most, MOST_SEARCHED_BYTES)
-        lists = [found]
+        newest, more = search(self._files.newest_first(), own_record, wanted, most, MOST_SEARCHED_BYTES)
+        newest.sort(key=_t, reverse=True)
         if run is None:
-            lists.append([record for record in reversed(list(self._recent)) if wanted(record)])
+            newest = _newest(newest, [record for record in self._recent if wanted(record)])
         else:
-            for batch in _batches(self.settings.results, run):
+            batches = [batch for batch in Root(self.settings.results).folders(run, "batches")[0] if is_id(batch)]
+            share = max(LONGEST_LINE, MOST_SEARCHED_BYTES // max(1, len(batches)))
+            for batch in batches:
                 parse = partial(job_record, run=run, batch=batch)
                 lines = _job_lines(self.settings.results, run, batch)
-                found, left = search(lines, parse, wanted, most, MOST_SEARCHED_BYTES)
-                lists.append(found)
-                more |= left
-        merged = list(heapq.merge(*(sorted(each, key=_t, reverse=True) for each in lists), key=_t, reverse=True))
-        return merged[:most][::-1], more or len(merged) > most
+                found, left = search(lines, parse, wanted, most, share)
+                more |= left or len(newest) + len(found) > most
+                newest = _newest(newest[:most], found)
+        return newest[:most][::-1], more or len(newest) > most
 
     def _routes(self) -> None:
         router = self.router
@@ -442,14 +451,18 @@ class LogService(Service):
             since: Annotated[str | None, Query(max_length=64, description="date, time and zone (ISO 8601)")] = None,
             limit: Annotated[int, Query(ge=1, le=5000)] = 500,
         ) -> Response:
-            """The newest statements, oldest first: those sent here, and those of jobs (without `run`: recent ones)."""
+            """The newest statements, oldest first: those sent here, and those of jobs (without `run`: recent ones).
+
+            At most 4 MiB of them, and of a job's message the first 4096 characters.
+            """
             try:
                 start = None if since is None else parse_moment(since).isoformat(timespec="milliseconds")
             except ValueError as error:
                 hint = "a + in an address is written %2B"
                 raise Problem(422, f"since: {error} ({hint})", field="since") from None
             found, more = await anyio.to_thread.run_sync(self._find, run, level, start, limit)
-            return _raw({"statements": found, "truncated": more})
+            told, cut = _fitting(found)
+            return _raw({"statements": told, "truncated": more or cut})
 
         @router.get("/log/status", dependencies=read)
         async def get_status() -> dict[str, Any]:
@@ -536,13 +549,19 @@ def _t(record: dict[str, Any]) -> str:
     return str(record.get("t"))
 
 
-def _batches(results: Path, run: str) -> list[str]:
-    folder = results / run / "batches"
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if is_id(e.name) and e.is_dir(follow_symlinks=False))
-    except OSError:
-        return []
+def _newest(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of both, the newest first; `one` is in that order already."""
+    return list(heapq.merge(one, sorted(other, key=_t, reverse=True), key=_t, reverse=True))
+
+
+def _fitting(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+    """Return the newest of some records, oldest first, that an answer has room for, and whether any are left out."""
+    size = 0
+    for number, record in enumerate(reversed(records)):
+        size += len(orjson.dumps(record)) + 1
+        if size > ANSWER_BYTES:
+            return records[len(records) - number :], True
+    return records, False
 
 
 def _job_lines(results: Path, run: str, batch: str) -> Iterable[bytes]:

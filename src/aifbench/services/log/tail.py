@@ -6,17 +6,18 @@ all others once a minute.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from aifbench.files import open_beneath
+from aifbench.files import Root, signature
+from aifbench.files import Tail as FileTail
 from aifbench.services.ids import is_id
+from aifbench.services.log.statements import MOST_TEXT, TEXTS
 
 LIST_S = 5.0
 """Between two looks for new batches."""
@@ -25,11 +26,14 @@ ALL_S = 60.0
 ACTIVE_S = 600.0
 MOST_AT_ONCE = 1 << 20
 """Bytes read of one file per look; more follows with the next."""
+MOST_MESSAGE = 4096
+"""Characters of a message of a job that are told."""
+LOG = "log.jsonl"
 
 
 @dataclass
 class _File:
-    offset: int
+    lines: FileTail
     active_until: float
 
 
@@ -37,7 +41,7 @@ class Tail:
     """Returns the new statements of all jobs at each `poll`, with `run` and `service` added."""
 
     def __init__(self, results: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._results, self._clock = results, clock
+        self._root, self._clock = Root(results), clock
         self._files: dict[tuple[str, str], _File] = {}
         self._started = False
         self._listed = self._all = float("-inf")
@@ -45,13 +49,15 @@ class Tail:
     @property
     def offsets(self) -> dict[str, int]:
         """Bytes read of each file, to go on from after a restart."""
-        return {"/".join(key): file.offset for key, file in self._files.items()}
+        return {"/".join(key): file.lines.offset for key, file in self._files.items()}
 
-    def resume(self, offsets: dict[str, int]) -> None:
+    def resume(self, offsets: Mapping[str, Any]) -> None:
         """Go on where an earlier one stopped. What it never saw is read from the start."""
         for name, offset in offsets.items():
             run, _, batch = name.partition("/")
-            self._files[run, batch] = _File(int(offset), float("-inf"))
+            if is_id(run) and is_id(batch):
+                begin = offset if type(offset) is int and offset > 0 else 0
+                self._files[run, batch] = _File(FileTail(LOG, begin), float("-inf"))
         self._started = bool(offsets)
 
     def poll(self) -> list[dict[str, Any]]:
@@ -72,46 +78,47 @@ class Tail:
 
     def _list(self, now: float) -> None:
         present = set()
-        runs = _folders(self._results)
+        runs = [run for run in self._root.folders()[0] if is_id(run)]
         if not runs and self._files:
             return  # a file system that is away for a moment has no runs either
         for run in runs:
-            for batch in _folders(self._results / run / "batches"):
+            for batch in filter(is_id, self._root.folders(run, "batches")[0]):
                 key = (run, batch)
                 present.add(key)
                 if key not in self._files:
-                    self._files[key] = _File(0, now + ACTIVE_S) if self._started else _File(-1, float("-inf"))
+                    self._files[key] = self._first_seen(run, batch, now)
         for key in self._files.keys() - present:
             del self._files[key]
 
+    def _first_seen(self, run: str, batch: str, now: float) -> _File:
+        """Begin a file that is new at its beginning, and one that was there before us at its end."""
+        lines = FileTail(LOG)
+        if self._started:
+            return _File(lines, now + ACTIVE_S)
+        try:
+            with self._root.folder(run, "batches", batch) as folder:
+                lines.start_near_end(folder, 0)
+        except OSError:
+            pass
+        return _File(lines, float("-inf"))
+
     def _read(self, run: str, batch: str, file: _File, now: float) -> list[dict[str, Any]]:
         try:
-            with open_beneath(self._results, run, "batches", batch, "log.jsonl") as opened:
-                facts = os.fstat(opened.fileno())
-                size = facts.st_size
-                if time.time() < facts.st_mtime + ACTIVE_S:
+            with self._root.folder(run, "batches", batch) as folder:
+                there = signature(folder, LOG)
+                if there is not None and time.time() < there.mtime_ns / 1e9 + ACTIVE_S:
                     file.active_until = now + ACTIVE_S
-                if file.offset < 0:
-                    file.offset = size
-                if size == file.offset:
-                    return []
-                if size < file.offset:  # written anew
-                    file.offset = 0
-                data = os.pread(opened.fileno(), MOST_AT_ONCE, file.offset)
-        except FileNotFoundError:
-            file.offset = 0
-            return []
+                lines = file.lines.read(folder, MOST_AT_ONCE)
+                return [record for line in lines if (record := job_record(line, run, batch)) is not None]
         except OSError:
             return []
-        end = data.rfind(b"\n") + 1
-        if end == 0 and len(data) == MOST_AT_ONCE:
-            end = len(data)  # no line of ours is that long
-        file.offset += end
-        return [record for line in data[:end].split(b"\n") if (record := job_record(line, run, batch)) is not None]
 
 
 def job_record(line: bytes, run: str, batch: str) -> dict[str, Any] | None:
-    """Return a line of a batch's log as a record with `run` and `service`, or None when it is none."""
+    """Return a line of a batch's log as a record with `run` and `service`, or None when it is none.
+
+    Where it stands says whose it is, whatever it says itself; a long message is cut, and says so.
+    """
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -120,13 +127,9 @@ def job_record(line: bytes, run: str, batch: str) -> dict[str, Any] | None:
         return None
     if not isinstance(record.get("t"), str):
         return None
-    rest = {key: value for key, value in record.items() if key not in {"t", "level"} and isinstance(value, str)}
-    return {"t": record["t"], "level": record["level"], "run": run, "service": "job", "batch": batch, **rest}
-
-
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if is_id(entry.name) and entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+    msg = record["msg"]
+    if len(msg) > MOST_MESSAGE:
+        msg = f"{msg[:MOST_MESSAGE]} … (cut: {len(msg) - MOST_MESSAGE} more characters in the job's log)"
+    told = {name: record[name][:MOST_TEXT] for name in TEXTS if isinstance(record.get(name), str)}
+    place = {"run": run, "service": "job", "batch": batch}
+    return {"t": record["t"][:40], "level": int(record["level"]), **told, **place, "msg": msg}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, get_args
 
 import orjson
 
-from aifbench.files import Signature, Tail
+from aifbench.files import Signature, Tail, parse
 from aifbench.records.models import BatchStatus
-from aifbench.services.monitor.series import Grouping, Sample, Series, number
+from aifbench.services.monitor.series import LONGEST_NAME, Grouping, Sample, Series
+from aifbench.services.values import count, listed, mapping, number, seconds, text
 
 STALLED_S = 60.0
 """A job without progress for longer than this, and than twice what its step is expected to take, is stalled."""
@@ -22,8 +23,10 @@ QUIET_S = 30.0
 SILENT_S = 10.0
 """A running job of which no sample came for longer than this is silent: its node or its file system does not answer."""
 ENDED = tuple(status for status in get_args(BatchStatus) if status != "running")
-STATES = ("pending", "running", "lost", *ENDED, "not-started")
-"""`pending`: planned and its campaign is at work; `lost`: its runner is gone without a word; `not-started`: planned."""
+STATES = ("pending", "running", "lost", "complete", *ENDED, "not-started")
+"""`pending`: planned and its campaign is at work; `lost`: its runner is gone without a word, `complete`: the same, but
+all that was planned is recorded; `not-started`: planned."""
+GONE = frozenset({"lost", "complete"})
 AFTER_S = 10.0
 """An ended job is followed for this long: its last samples and statements come after its status."""
 LOG = "log.jsonl"
@@ -31,6 +34,7 @@ RESOURCES = "resources.jsonl"
 SIGNALLED = tuple(f"received {number.name}" for number in (signal.SIGINT, signal.SIGTERM))
 """The reasons of a runner that somebody ended on purpose."""
 NOT_SAMPLED = "no sample yet"
+NOT_TOLD = "its record does not tell from where"
 MEMORY_KINDS = ("anon", "file", "shmem")
 SAMPLED = (
     "cores",
@@ -114,35 +118,36 @@ class Job:
         self.expected_s = number(entry.get("expected_s"))
         if self.status is None:
             benchmark, cases = entry.get("benchmark"), entry.get("cases")
-            self.benchmark = benchmark if isinstance(benchmark, str) else None
-            self.cases_all = len(cases) if isinstance(cases, list) else 0
+            self.benchmark = text(benchmark, LONGEST_NAME)
+            self.cases_all = len(listed(cases))
             self.repetitions_all = repetitions
 
     def take_record(self, data: bytes, now: float) -> bool:
         """Take the content of batch.json; False, and no change, when it is not a record of a batch."""
         try:
-            found = orjson.loads(data)
-            status, benchmark = found["status"], found["benchmark"]
+            found = parse(data)
+            status, benchmark = found["status"], text(found["benchmark"], LONGEST_NAME)
             planned, done = _counts(found["planned"]), _counts(found.get("done"))
-            invocations = [one for one in found.get("invocations", []) if isinstance(one, dict)]
+            invocations = [one for one in listed(found.get("invocations")) if isinstance(one, dict)]
             last = invocations[-1] if invocations else {}
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return False
-        if status not in get_args(BatchStatus) or not isinstance(benchmark, str):
+        if status not in get_args(BatchStatus) or benchmark is None:
             return False
         before = (self.status, self.repetitions_done)
         self.status, self.benchmark, self.changed = status, benchmark, True
-        self.reason = _text(found.get("reason"))
+        self.reason = text(found.get("reason"))
         self.cases_all, self.repetitions_all = len(planned), sum(planned.values())
         self.cases_done = sum(done.get(case, 0) >= count for case, count in planned.items())
         invalid = found.get("invalid")
-        self.cases_invalid = len(planned.keys() & set(map(str, invalid))) if isinstance(invalid, list) else None
+        named = {case for case in listed(invalid) if isinstance(case, str)}
+        self.cases_invalid = len(planned.keys() & named) if isinstance(invalid, list) else None
         self.repetitions_done = sum(min(done.get(case, 0), count) for case, count in planned.items())
         if self.invocation.get("index") != last.get("index"):
             self.done_at_start, self.lost, self.ended_seen = None, None, None
         if self.done_at_start is None:
             self.done_at_start = self.repetitions_done - _measured_in(last)
-        phases = [phase for phase in _list(last.get("phases")) if isinstance(phase, dict)]
+        phases = [phase for phase in listed(last.get("phases")) if isinstance(phase, dict)]
         self.phases = [band for phase in phases if (band := _band(phase)) is not None]
         recorded = max((band[2] for band in self.phases), default=0.0)
         self.steps = [step for step in self.steps if step[2] > recorded]
@@ -155,7 +160,7 @@ class Job:
             self.seen_progress = now
         return True
 
-    def take_rows(self, lines: list[bytes], now: float) -> list[tuple[Sample, dict[str, float]]]:
+    def take_rows(self, lines: Iterable[bytes], now: float) -> list[tuple[Sample, dict[str, float]]]:
         """Take new lines of the live samples; return the samples that they complete, each with its values by series."""
         done: list[tuple[Sample, dict[str, float]]] = []
         for line in lines:
@@ -177,13 +182,13 @@ class Job:
     def _notice(self, sample: Sample, now: float) -> None:
         """Remember the step, and when the work last went on: other records, or another step."""
         step = sample.step or {}
-        since, phase = number(step.get("since_s")), _text(step.get("phase"))
+        since, phase = number(step.get("since_s")), text(step.get("phase"))
         if since is not None and phase is not None:
             since = round(min(since, sample.t_s), 2)
             if not self.steps or self.steps[-1][:2] != [phase, since]:
                 if self.steps:
                     self.steps[-1][2] = max(self.steps[-1][1], since)
-                self.steps.append([phase, since, since, _text(step.get("case"))])
+                self.steps.append([phase, since, since, text(step.get("case"))])
             self.steps[-1][2] = round(sample.t_s, 2)
         mark = (sample.records, step.get("phase"), step.get("case"), step.get("repetition"))
         if mark != self._mark:
@@ -196,7 +201,7 @@ class Job:
         if self.status is None:
             return "pending" if campaign_alive or self.queue is not None else "not-started"
         if self.status == "running" and self.lost is not None:
-            return "lost"
+            return "complete" if self.cases_all and self.cases_done == self.cases_all else "lost"
         return self.status
 
     def ended_by(self) -> str | None:
@@ -222,9 +227,9 @@ class Job:
         state = self.state(campaign_alive)
         live = state == "running"
         last = self.shown_sample()
-        facts = _dict(self.invocation.get("facts"))
-        allocation = _dict(facts.get("allocation"))
-        started = _moment(self.invocation.get("started_at"))
+        facts = mapping(self.invocation.get("facts"))
+        allocation = mapping(facts.get("allocation"))
+        started = seconds(self.invocation.get("started_at"))
         silent_s = None if not live or self.seen_sample is None else now - self.seen_sample
         progress_s = None if not live or self.seen_progress is None else now - self.seen_progress
         self.changed = False
@@ -235,18 +240,18 @@ class Job:
             "benchmark": self.benchmark,
             "state": state,
             "active": state in {"pending", "running"} or (state == "lost" and campaign_alive),
-            "reason": self.lost if state == "lost" else self.reason,
+            "reason": self.lost if state in GONE else self.reason,
             "ended_by": self.ended_by(),
             "stalled": progress_s is not None and progress_s > self._patience_s(last),
             "no_progress_s": None if progress_s is None or progress_s <= QUIET_S else round(progress_s),
             "silent_s": None if silent_s is None or silent_s <= SILENT_S else round(silent_s),
             "owner": self.owner_unknown if live else None,
-            "node": _text(_dict(self.invocation.get("environment")).get("hostname")),
+            "node": text(mapping(self.invocation.get("environment")).get("hostname")),
             "slurm_job": self.slurm_job(),
             "queue": self.queue,
             "invocation": self.invocations or None,
-            "started_at": _text(self.invocation.get("started_at")),
-            "ended_at": _text(self.invocation.get("ended_at")),
+            "started_at": text(self.invocation.get("started_at")),
+            "ended_at": text(self.invocation.get("ended_at")),
             "elapsed_s": self._elapsed_s(last, silent_s),
             "limit": _limit(allocation, started, self.queue),
             "cases_done": self.cases_done,
@@ -257,7 +262,7 @@ class Job:
             "eta": self._eta(last, state),
             "log_level": self.log_level,
             "step": last.step if live and last is not None else None,
-            **self._values(last if live or state == "lost" else None, allocation, state),
+            **self._values(last if live or state in GONE else None, allocation, state),
         }
         return self.row
 
@@ -268,7 +273,7 @@ class Job:
 
     def slurm_job(self) -> str | None:
         """Return the id of its Slurm job, None when it has none."""
-        job = _dict(_dict(self.invocation.get("provenance")).get("slurm")).get("job_id")
+        job = mapping(mapping(self.invocation.get("provenance")).get("slurm")).get("job_id")
         if isinstance(job, str) and re.fullmatch(r"[0-9]{1,12}", job):
             return job
         found = self.queue or {}
@@ -306,10 +311,10 @@ class Job:
         cores = number(allocation.get("cores"))
         memory = number(allocation.get("memory_bytes"))
         told = {
-            "cores_allocated": _known(cores, str(allocation.get("cores_source")))
+            "cores_allocated": _known(cores, text(allocation.get("cores_source"), LONGEST_NAME) or NOT_TOLD)
             if cores is not None
             else _unknown("its record does not tell"),
-            "memory_limit": _known(memory, str(allocation.get("memory_source")))
+            "memory_limit": _known(memory, text(allocation.get("memory_source"), LONGEST_NAME) or NOT_TOLD)
             if memory is not None
             else _unknown("no limit was set"),
         }
@@ -363,19 +368,19 @@ def bands(phases: list[list[Any]], most: int = 400) -> list[list[Any]]:
 
 def _measured_in(invocation: dict[str, Any]) -> int:
     """Return how many repetitions this invocation has measured, from its phases."""
-    phases = [phase for phase in _list(invocation.get("phases")) if isinstance(phase, dict)]
+    phases = [phase for phase in listed(invocation.get("phases")) if isinstance(phase, dict)]
     return len({(str(p.get("case")), str(p.get("repetition"))) for p in phases if p.get("case") is not None})
 
 
 def _band(phase: dict[str, Any]) -> list[Any] | None:
-    begin, end, name = number(phase.get("t_start_s")), number(phase.get("t_end_s")), _text(phase.get("name"))
+    begin, end, name = number(phase.get("t_start_s")), number(phase.get("t_end_s")), text(phase.get("name"))
     if begin is None or end is None or name is None:
         return None
-    return [name, round(begin, 2), round(end, 2), _text(phase.get("case"))]
+    return [name, round(begin, 2), round(end, 2), text(phase.get("case"))]
 
 
 def _limit(allocation: dict[str, Any], started: float | None, queue: dict[str, Any] | None) -> dict[str, Any]:
-    ends = _moment(allocation.get("ends_at"))
+    ends = seconds(allocation.get("ends_at"))
     if ends is not None and started is not None:
         return _known(round(ends - started), "Slurm: end of the job")
     limit = number((queue or {}).get("limit_s"))
@@ -401,23 +406,4 @@ def _all(rows: list[dict[str, Any]], column: str) -> list[float]:
 
 
 def _counts(found: Any) -> dict[str, int]:
-    return {case: count for case, count in _dict(found).items() if isinstance(count, int)}
-
-
-def _dict(found: Any) -> dict[str, Any]:
-    return found if isinstance(found, dict) else {}
-
-
-def _list(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else []
-
-
-def _text(found: Any) -> str | None:
-    return found[:2000] if isinstance(found, str) else None
-
-
-def _moment(found: Any) -> float | None:
-    try:
-        return datetime.fromisoformat(found).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
+    return {case: known for case, value in mapping(found).items() if (known := count(value)) is not None}

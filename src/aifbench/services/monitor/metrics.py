@@ -13,8 +13,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from aifbench.services.monitor.jobs import MEMORY_KINDS, STATES, Job
-from aifbench.services.monitor.series import NODES, number
+from aifbench.services.monitor.series import NODES
 from aifbench.services.monitor.slurm import Queue
+from aifbench.services.values import number
 
 KINDS = {"retrieval": "queries", "inference": "requests", "storage": "blocks"}
 """What the workload counter of each benchmark counts."""

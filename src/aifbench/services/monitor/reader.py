@@ -17,19 +17,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from aifbench.files import CHUNK, Root, Signature, is_name, open_file, read_file, signature
+from aifbench.files import CHUNK, Root, Signature, is_name, open_file, parse, read_file, signature
 from aifbench.log import ERROR
 from aifbench.loglevels import FILE, Rule, RulesFile, job_fields, threshold
 from aifbench.runner.lock import lives_here
+from aifbench.services.client.folder import LAUNCH, RunFolder
 from aifbench.services.client.identity import alive
 from aifbench.services.monitor.jobs import LOG, Job, all_bands
-from aifbench.services.monitor.series import Grouping, Sample, Series
+from aifbench.services.monitor.series import LONGEST_NAME, Grouping, Sample, Series
 from aifbench.services.monitor.slurm import LIVE, Queue
+from aifbench.services.values import count, mapping, number, text
 
 LIST_EVERY_S = 10.0
 OWNER_EVERY_S = 5.0
@@ -40,6 +43,11 @@ KEPT = 8
 LOG_BYTES = 64 << 10
 LOG_LINES = 500
 LOCK_S = 5.0
+LONGEST_LABEL = 500
+SAMPLER = ("missed_ticks", "cpu_s")
+ROWS_AT_ONCE = 8192
+MOST_ROWS = 4_000_000
+"""Rows of the samples of an ended job that are read: two weeks of three roles a second."""
 MOST_AT_ONCE = 120
 """Samples of one job that one poll sends; where there are more, readers are told to ask for them."""
 
@@ -185,10 +193,10 @@ class Reader:
             data = read_file(folder, "plan.json")
         known.plan = plan
         known.seen_at = max(known.seen_at, plan.mtime_ns / 1e9)
-        with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            found = orjson.loads(data or b"")
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            found = parse(data or b"")
             slurm = found["system"].get("slurm") is not None
-            fewest = {case["case"]: case["repetitions"]["min"] for case in found["cases"]}
+            fewest = {case["case"]: count(case["repetitions"]["min"]) or 0 for case in found["cases"]}
             planned = set()
             for entry in found["batches"]:
                 if not is_name(entry["batch"]):
@@ -201,20 +209,14 @@ class Reader:
 
     def _keeper(self, name: str) -> bool | None:
         """Return whether the client's keeper of a launched run lives; None when there is none, or on another host."""
-        try:
-            with self._root.folder(name, "launch") as folder:
-                content = read_file(folder, "keeper.json", 1 << 16)
-                ended = signature(folder, "exit.json") is not None
-            return None if content is None else False if ended else alive(orjson.loads(content))
-        except (OSError, ValueError, KeyError, TypeError):
+        folder = RunFolder(self._root.path, name)
+        keeper = folder.read("keeper.json")
+        if keeper is None:
             return None
+        return False if folder.has(LAUNCH, "exit.json") else alive(keeper)
 
     def _was_cancelled(self, name: str) -> bool:
-        try:
-            with self._root.folder(name, "launch") as folder:
-                return signature(folder, "cancel.json") is not None
-        except OSError:
-            return False
+        return RunFolder(self._root.path, name).has(LAUNCH, "cancel.json")
 
     def _look(self, job: Job, now: float) -> bool:
         """Read batch.json if it has changed; return whether it had."""
@@ -254,7 +256,7 @@ class Reader:
                 if not job.log_started:
                     job.log.start_near_end(folder, LOG_BYTES)
                 job.log_started = True
-                samples = self._new_samples(job, folder, now)
+                samples = self._new_samples(job, now)
                 if len(samples) > MOST_AT_ONCE:
                     events.append(Event(topic, "behind", orjson.dumps({"id": job.id})))
                 else:
@@ -269,20 +271,17 @@ class Reader:
             events.append(Event(topic, "log", orjson.dumps({**data, "restarted": job.log.restarts > restarts})))
         return events
 
-    def _new_samples(self, job: Job, folder: int, now: float) -> list[tuple[Sample, dict[str, float]]]:
+    def _new_samples(self, job: Job, now: float) -> list[tuple[Sample, dict[str, float]]]:
         first = job.seen_sample is None
         try:
-            live = os.open("live", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            with self._root.folder(job.campaign, "batches", job.batch, "live") as live:
+                before = job.seen_progress
+                found = job.take_rows(job.samples.read(live), now)
+                if found and first:
+                    self._date(job, live, before, now)
+                return found
         except OSError:
             return []
-        try:
-            before = job.seen_progress
-            found = job.take_rows(job.samples.read(live), now)
-            if found and first:
-                self._date(job, live, before, now)
-            return found
-        finally:
-            os.close(live)
 
     def _date(self, job: Job, live: int, before: float | None, now: float) -> None:
         """After a start: take the age of the last sample and of the last progress from the file, not from now."""
@@ -308,22 +307,24 @@ class Reader:
             job.lost = "its runner is gone: it has left no owner.lock and no end in batch.json"
             return
         try:
-            owner = orjson.loads(content)
-            lives = lives_here(owner)
-        except (orjson.JSONDecodeError, AttributeError):
+            owner = parse(content)
+        except ValueError:
+            owner = None
+        if not isinstance(owner, dict):
             job.owner_unknown = "owner.lock cannot be read"
             return
+        lives, slurm_job = lives_here(owner), text(owner.get("slurm_job"), LONGEST_NAME)
         if lives is None:
-            told = self.queue.job(str(owner.get("slurm_job"))) if owner.get("slurm_job") else None
+            told = self.queue.job(slurm_job) if slurm_job else None
             if told is not None and told["state"] in LIVE:
                 return
-            if owner.get("slurm_job") and self.queue.answered:
+            if slurm_job and self.queue.answered:
                 how = "does not know it any more" if told is None else f"says {told['state']}"
-                job.lost = f"its Slurm job {owner.get('slurm_job')} is gone: Slurm {how}"[:200]
+                job.lost = f"its Slurm job {slurm_job} is gone: Slurm {how}"
                 return
             job.owner_unknown = "its runner is on another host, and cannot be checked from here"
         elif not lives:
-            job.lost = f"its runner (process {owner.get('pid')} on this host) is gone without a word"
+            job.lost = f"its runner (process {count(owner.get('pid'))} on this host) is gone without a word"
 
     def _take_queue(self) -> None:
         """Give the jobs what Slurm has said since the last poll, and find out whether it is to be asked."""
@@ -411,11 +412,11 @@ class Reader:
             if job is None:
                 return None
             campaign, batch = job.campaign, job.batch
-            facts = job.invocation.get("facts")
+            sampler = mapping(mapping(job.invocation.get("facts")).get("sampler"))
             told = {
                 **job.row,
                 "phases": all_bands(job),
-                "sampler": facts.get("sampler") if isinstance(facts, dict) else None,
+                "sampler": {name: number(sampler.get(name)) for name in SAMPLER} if sampler else None,
                 "samples_dropped": job.samples.dropped,
                 "log_dropped": job.log.dropped,
             }
@@ -425,12 +426,13 @@ class Reader:
         """Return what tells each case of a batch from the others, as the plan says it; empty where it does not."""
         try:
             with self._root.folder(campaign) as folder:
-                cases = orjson.loads(read_file(folder, "plan.json") or b"")["cases"]
-            return {
-                str(case["case"])[:64]: str(case["label"])[:500]
+                cases = parse(read_file(folder, "plan.json") or b"")["cases"]
+            told = {
+                text(case["case"], LONGEST_NAME): text(case.get("label"), LONGEST_LABEL)
                 for case in cases
-                if case.get("batch") == batch and case.get("label")
+                if case.get("batch") == batch
             }
+            return {case: label for case, label in told.items() if case and label}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -497,35 +499,37 @@ def log_line(data: bytes) -> dict[str, Any] | None:
     """Return one statement of a log as `{t, level, case, msg}`, None when it is none."""
     try:
         found = orjson.loads(data)
-        level = found["level"] if found["level"] in {0, 1, 2} else 2
-        case = found.get("case")
-        told = {"t": str(found["t"])[:40], "level": level, "case": None if case is None else str(case)[:64]}
-        return {**told, "msg": str(found["msg"])[:4096]}
+        level = found["level"] if found["level"] in (0, 1, 2) else 2
+        told = {"t": text(found["t"], 40), "level": int(level), "case": text(found.get("case"), LONGEST_NAME)}
+        told["msg"] = text(found["msg"], 4096)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
+    return told if told["t"] is not None and told["msg"] is not None else None
 
 
-def stored_samples(folder: int, invocation: Any) -> list[Sample]:
-    """Return the samples of one invocation from `resources.parquet` in an open folder; none where it cannot be read."""
-    from aifbench.records.arrow import pa, read_parquet
+def stored_samples(folder: int, invocation: Any) -> Iterator[Sample]:
+    """Yield the samples of one invocation from `resources.parquet` in an open folder; none where it cannot be read."""
+    from aifbench.records.arrow import pa, pq
 
     file = open_file(folder, "resources.parquet")
     if file is None:
-        return []
+        return
+    grouping = Grouping()
     with os.fdopen(file, "rb") as opened:
         try:
-            table = read_parquet(opened)
-            rows = table.filter(pa.compute.equal(table["invocation"], invocation)).to_pylist()
-        except (pa.ArrowException, KeyError, TypeError, OSError):
-            return []
-    grouping = Grouping()
-    samples: list[Sample] = []
-    for row in rows:
-        gpu = row.get("gpu")
-        with contextlib.suppress(orjson.JSONDecodeError):
-            row["gpu"] = orjson.loads(gpu) if isinstance(gpu, str) else None
-        samples += grouping.add(row)
-    return samples
+            pieces = pq.ParquetFile(opened).iter_batches(ROWS_AT_ONCE)
+            for row in islice((row for piece in pieces for row in piece.to_pylist()), MOST_ROWS):
+                if row.get("invocation") == invocation:
+                    yield from grouping.add({**row, "gpu": _gpus(row.get("gpu"))})
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
+            return
+
+
+def _gpus(told: Any) -> Any:
+    try:
+        return orjson.loads(told) if isinstance(told, str) else None
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _log_bytes(folder: int, since: int | None) -> tuple[bytes, int, bool]:

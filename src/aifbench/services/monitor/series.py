@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aifbench.sampling.sampler import CLIENT_NODE, NODE
+from aifbench.services.values import LARGEST_COUNT, count, listed, number, text
 
 RECENT = 900
 """Samples that are kept as they are: a quarter of an hour at one per second."""
@@ -24,6 +25,9 @@ LONGEST_S = 1e8
 """No job runs for three years: a later time is a lie, and would hide all true ones."""
 RECORDS_WINDOW_S = 10.0
 MOST_SERIES = 128
+MOST_ROLES = 64
+MOST_GPUS = 64
+LONGEST_NAME = 64
 NODES = (NODE, CLIENT_NODE)
 UNITS = {
     "cpu": "cores",
@@ -65,7 +69,7 @@ class Sample:
     def gpus(self) -> list[dict[str, Any]]:
         """The rows of the GPUs."""
         found = self.node.get("gpu")
-        return [gpu for gpu in found if isinstance(gpu, dict)] if isinstance(found, list) else []
+        return [gpu for gpu in listed(found)[:MOST_GPUS] if isinstance(gpu, dict)]
 
     def jobs(self, column: str) -> float | None:
         """Return the sum of a column over the roles of the batch, on all its nodes; None when a role does not tell."""
@@ -85,7 +89,7 @@ class Grouping:
         if not isinstance(row, Mapping):
             return []
         invocation, t_s, role = row.get("invocation"), number(row.get("t_s")), row.get("role")
-        if not isinstance(invocation, int) or not isinstance(role, str) or len(role) > 64:
+        if not isinstance(invocation, int) or not isinstance(role, str) or len(role) > LONGEST_NAME:
             return []
         if t_s is None or not 0 <= t_s < LONGEST_S:
             return []
@@ -95,11 +99,12 @@ class Grouping:
             self._open = None
         if self._open is None:
             self._open = Sample(invocation, t_s)
-        self._open.roles[role] = dict(row)
+        if role in NODES or len(self._open.roles) < MOST_ROLES:
+            self._open.roles[role] = dict(row)
         self._open.records = _count(row.get("records"))
         self._open.errors = _count(row.get("errors"))
         if role == NODE:
-            self._open.step = row["step"] if isinstance(row.get("step"), dict) else None
+            self._open.step = _step(row["step"]) if isinstance(row.get("step"), dict) else None
             done.append(self._open)
             self._open = None
         return done
@@ -256,7 +261,7 @@ class Series:
                 _put(values, f"{quantity}/{role}", self._growth(sample, role, f"{quantity}_bytes"))
         for gpu in sample.gpus:
             for quantity, column in _GPU.items():
-                _put(values, f"{quantity}/GPU {gpu.get('index')}", gpu.get(column))
+                _put(values, f"{quantity}/GPU {count(gpu.get('index'))}", gpu.get(column))
         if sample.records is not None:
             if self._records and sample.records < self._records[-1][1]:
                 self._records.clear()
@@ -293,11 +298,15 @@ class Series:
             self._buckets = _merged(self._buckets, self._bucket_s)
 
 
-def number(value: Any) -> float | None:
-    """Return a finite number as it is, anything else as None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+def _step(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample says about the work of its moment, each part of the kind that it should be."""
+    return {
+        "phase": text(found.get("phase"), LONGEST_NAME),
+        "case": text(found.get("case"), LONGEST_NAME),
+        "repetition": count(found.get("repetition")),
+        "since_s": number(found.get("since_s")),
+        "expected_s": number(found.get("expected_s")),
+    }
 
 
 def _at_most(most: float, value: float | None) -> float | None:
@@ -306,7 +315,7 @@ def _at_most(most: float, value: float | None) -> float | None:
 
 def _count(value: Any) -> int | None:
     known = number(value)
-    return None if known is None else int(known)
+    return None if known is None else int(min(known, LARGEST_COUNT))
 
 
 def _put(values: dict[str, float], name: str, value: Any) -> None:

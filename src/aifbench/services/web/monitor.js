@@ -26,6 +26,7 @@ const STATES = {
   running: ["live", "running"],
   lost: ["bad", "lost"],
   ok: ["ok", "complete"],
+  complete: ["warn", "complete, but killed"],
   partial: ["warn", "partly failed"],
   "not-started": ["off", "not started"],
   terminated: ["bad", "terminated"],
