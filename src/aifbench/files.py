@@ -56,9 +56,30 @@ def read_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> bytes:
     with open_beneath(root, *parts) as file:
         data = _read(file, "/".join(parts), most)
     if len(data) > most:
-        raise Unreadable(
-            parts[-1], f"is larger than {most >> 20} MiB" if most >> 20 else f"is larger than {most} bytes"
-        )
+        raise Unreadable(parts[-1], _larger(most))
+    return data
+
+
+def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Return the content of a file of the user's own, which may be a link. Never waits.
+
+    What is missing, no regular file or larger than `most` bytes is `Unreadable`.
+    """
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Unreadable(str(path), "no such file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a file"
+        raise Unreadable(str(path), f"cannot be read: {reason}") from None
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        raise Unreadable(str(path), "is a folder" if stat.S_ISDIR(mode) else "is no regular file")
+    with os.fdopen(found, "rb") as file:
+        data = _read(file, str(path), most)
+    if len(data) > most:
+        raise Unreadable(str(path), _larger(most))
     return data
 
 
@@ -83,6 +104,10 @@ def list_beneath(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
         return [(name, os.stat(name, dir_fd=folder, follow_symlinks=False)) for name in os.listdir(folder)]
     finally:
         os.close(folder)
+
+
+def _larger(most: int) -> str:
+    return f"is larger than {most >> 20} MiB" if most >> 20 else f"is larger than {most} bytes"
 
 
 def _read(file: BinaryIO, name: str, most: int) -> bytes:

@@ -3,7 +3,12 @@ from pathlib import Path
 from shlex import quote
 
 from aifbench.campaign.resources import job_resources, service_resources
-from aifbench.campaign.workflow import end_timers, load_campaign, offer_interpreter
+from aifbench.campaign.workflow import (
+    as_setting,
+    end_timers,
+    load_campaign,
+    offer_interpreter,
+)
 from aifbench.engines.ollama_models import record_file
 from aifbench.records.collect import SCHEMAS as TABLES
 from aifbench.report import FIGURES
@@ -36,7 +41,7 @@ CORES = SYSTEM.node.cores if SYSTEM.slurm else workflow.cores or 1
 def get_config_arguments():
     """The options that make `aifbench plan` read the same campaign."""
     files = [f"--config {quote(str(file))}" for file in CONFIG_FILES]
-    settings = [f"--set {quote(f'{key}={value}')}" for key, value in OVERRIDES.items()]
+    settings = [f"--set {quote(as_setting(*item))}" for item in OVERRIDES.items()]
     return " ".join([*files, *settings])
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from aifbench.campaign.strict import Strict
 
 
 def _check_url(value: str) -> str:
@@ -21,11 +23,7 @@ def _check_url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_check_url)]
 
 
-class _Engine(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LlamaCpp(_Engine):
+class LlamaCpp(Strict):
     """The embedded engine: llama.cpp's own server, started and stopped by the batch on 127.0.0.1."""
 
     kind: Literal["llamacpp"] = Field(description="embedded llama.cpp server")
@@ -43,7 +41,7 @@ class LlamaCpp(_Engine):
     context: int = Field(2048, ge=128, description="context per slot in tokens (prompt and answer)")
 
 
-class OpenAI(_Engine):
+class OpenAI(Strict):
     """A server that is already there and speaks OpenAI's API (vLLM, SGLang, TGI, llama.cpp)."""
 
     kind: Literal["openai"] = Field(description="OpenAI-compatible server")
@@ -58,7 +56,7 @@ class OpenAI(_Engine):
     )
 
 
-class Ollama(_Engine):
+class Ollama(Strict):
     """An Ollama server through its native API: one of the batch's own, or one that is already there (`url`)."""
 
     kind: Literal["ollama"] = Field(description="Ollama server, native API")
@@ -85,7 +83,7 @@ class Ollama(_Engine):
     api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
     context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
     keep_alive: str = Field(
-        "30m", pattern=r"^-?\d+(ms|s|m|h)$", description="how long the model stays loaded after a request"
+        "30m", pattern=r"^-?[0-9]+(ms|s|m|h)$", description="how long the model stays loaded after a request"
     )
 
 

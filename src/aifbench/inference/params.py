@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.params import Params, setup, vary
+from aifbench.campaign.strict import Strict
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
@@ -21,10 +22,8 @@ EXPECTED_PROBES = 5
 """A search tries about twice as many loads, half as large in the mean as the highest."""
 
 
-class Slo(BaseModel):
+class Slo(Strict):
     """Bounds of a request that is served well (service level objective). What is absent is not asked for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     time_to_first_token_s: float | None = Field(None, gt=0, description="longest time to first token in s")
     time_per_output_token_s: float | None = Field(None, gt=0, description="longest mean gap of one answer in s")

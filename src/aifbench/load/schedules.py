@@ -19,7 +19,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+
+from aifbench.campaign.strict import Strict
 
 Times = NDArray[np.float64]
 
@@ -33,7 +35,7 @@ _STREAM = tuple(b"arrivals")
 _COLUMNS = {"timestamp": 1, "timestamp_ms": 1000}
 """Columns of a CSV that hold times, with their units per second."""
 
-_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|min)\s*$")
+_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|min)\s*$", re.ASCII)
 
 
 def parse_rate(value: Any) -> Any:
@@ -57,9 +59,7 @@ RateOrZero = Annotated[float, BeforeValidator(parse_rate), Field(ge=0, le=HIGHES
 Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_S)]
 
 
-class _Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Schedule(Strict):
     @property
     @abstractmethod
     def shown(self) -> str:

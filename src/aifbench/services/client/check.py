@@ -17,14 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from aifbench.campaign.config import Suite, check_config, read_mapping
+from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
 from aifbench.campaign.system import System
+from aifbench.campaign.yamlfile import dump, read_mapping
 from aifbench.engines.ollama_models import record_file
 from aifbench.services.client.reasons import from_config, refuse
 from aifbench.services.client.request import Composed, LaunchRequest, compose
@@ -57,7 +56,7 @@ class Checked:
     @property
     def text(self) -> str:
         """Return the campaign as YAML: what runs, and what may be run by hand."""
-        return yaml.safe_dump(self.composed.campaign, sort_keys=False, allow_unicode=True, width=100)
+        return dump(self.composed.campaign)
 
     def summary(self, now: datetime) -> dict[str, Any]:
         """Return what the launch will take."""
@@ -118,10 +117,10 @@ class Checker:
         for folder in sorted((self.settings.project / "profiles").glob("*")):
             path = self.settings.project / "config" / "systems" / f"{folder.name}.yaml"
             if (folder / "config.yaml").is_file() and path.is_file():
-                raw = read_mapping(path)
                 try:
+                    raw = read_mapping(path)
                     found[folder.name] = raw, System.model_validate(raw)
-                except ValueError:
+                except (ConfigError, ValueError):
                     continue  # `aifbench plan` says what is wrong with it
         return found
 
