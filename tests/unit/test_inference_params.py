@@ -44,7 +44,7 @@ def test_inline_prompt_has_a_short_name() -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("two", "prompt = 'two': no such prompt (allowed: empty, latin, one)"),
+        ("two", "prompts/ (allowed: empty, latin, one, or a text with white space in it)"),
         ("../prompts/one", "no such prompt"),
         ("empty", "is empty"),
         ("latin", "cannot be read as UTF-8"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-_LONGEST_KEY, _LONGEST_VALUE, _LONGEST_TEXT = 200, 60, 1500
+_LONGEST_KEY, _LONGEST_VALUE, _LONGEST_TEXT = 200, 100, 1500
 
 
 class Written(str):
@@ -69,7 +69,7 @@ def given(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value for an error, of at most 60 characters: texts in quotes, all else as YAML has it."""
+    """Return a value for an error, of at most 100 characters: texts in quotes, all else as YAML has it."""
     return _cut(_plain(value), _LONGEST_VALUE)
 
 
@@ -84,7 +84,9 @@ def _plain(value: Any) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+    """Return a text of at most `most` characters; of a longer one the beginning and the end, where a path says most."""
+    tail = most // 3
+    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
 
 
 def _escaped(text: str) -> str:

@@ -18,6 +18,8 @@ from aifbench.campaign.strict import Strict
 from aifbench.campaign.units import format_size, parse_size
 
 SETUP = {"part": "setup"}
+MOST_CASES = 100_000
+"""Cases of one suite."""
 
 
 def setup(default: Any, description: str, **kwargs: Any) -> Any:

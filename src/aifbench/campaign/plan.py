@@ -19,8 +19,8 @@ from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import Config, Repetitions, Suite
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
-from aifbench.campaign.matrix import points
-from aifbench.campaign.params import Params
+from aifbench.campaign.matrix import points, size
+from aifbench.campaign.params import MOST_CASES, Params
 
 SCHEMA_VERSION = 1
 SLURM_JOB_S = 6.0
@@ -244,7 +244,11 @@ def make_plan(config: Config) -> Plan:
 def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
     """Yield the validated cases of a suite; errors name the key as the user wrote it."""
     limit = config.system.limits.clients
+    if size(suite) > MOST_CASES:
+        key = f"{suite.prefix}.axes" if suite.prefix else "axes"
+        raise ConfigError(key, None, f"{size(suite)} cases in one suite", f"at most {MOST_CASES}", suite.where)
     matrix = list(points(suite))
+    made = 0
     try:
         suite.benchmark.params.check_suite(matrix)
     except ConfigError as error:
@@ -254,6 +258,10 @@ def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
             resolved = suite.benchmark.params.resolve(point, config.folders)
         except ConfigError as error:
             raise error.at(suite.where, _origin(suite, error.key)) from None
+        made += len(resolved)
+        if made > MOST_CASES:
+            key = _key(suite, "search")
+            raise ConfigError(key, None, f"more than {MOST_CASES} cases in one suite", where=suite.where)
         for values in resolved:
             try:
                 params = suite.benchmark.params.model_validate(values)

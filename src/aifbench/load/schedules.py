@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from aifbench.campaign.strict import Strict
+from aifbench.files import Unreadable, read_regular
 
 Times = NDArray[np.float64]
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1e6
+MOST_TRACE_BYTES = 256 << 20
 LONGEST_S = 86_400.0
 """Bounds of a rate in requests per second and of a time in a schedule: beyond them a slip of the pen is likelier."""
 
@@ -335,9 +337,9 @@ def _unit_poisson(requests: int, generator: np.random.Generator) -> Times:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+        data = read_regular(path, MOST_TRACE_BYTES)
+    except Unreadable as error:
+        raise ValueError(error.problem) from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

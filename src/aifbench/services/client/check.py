@@ -19,6 +19,7 @@ from typing import Any
 
 from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.matrix import size
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
@@ -137,10 +138,10 @@ class Checker:
         try:
             config = check_config(composed.campaign, [self.settings.project / "config" / "launch.yaml"])
             suite = config.suites[0]
-            size = points(suite)
-            if size > MOST_CASES:
+            count = points(suite)
+            if count > MOST_CASES:
                 raise refuse(
-                    "over_limit", f"{size} cases; at most {MOST_CASES} from here", field="config.axes",
+                    "over_limit", f"{count} cases; at most {MOST_CASES} from here", field="config.axes",
                     hint="take values out of the axes, or run a campaign file with snakemake",
                 )  # fmt: skip
             if suite.keys.repetitions.max > MOST_REPETITIONS:
@@ -272,8 +273,6 @@ def varied(suite: Suite) -> list[dict[str, Any]]:
 
 def points(suite: Suite) -> int:
     """Return how many points a suite has at most, without making them."""
-    rows = max((len(values) for values in suite.zipped.values()), default=1)
-    count = math.prod(len(values) for values in suite.axes.values()) * rows
     search = suite.fixed.get("search")
     grids = search.values() if isinstance(search, Mapping) else ()
     most = max(
@@ -284,7 +283,7 @@ def points(suite: Suite) -> int:
         ),
         default=1,
     )
-    return count * max(most, 1) + len(suite.include)
+    return (size(suite) - len(suite.include)) * max(most, 1) + len(suite.include)
 
 
 def _requests(plan: Plan) -> list[Any]:
