@@ -21,6 +21,7 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.campaign.matrix import points, size
 from aifbench.campaign.params import MOST_CASES, Params
+from aifbench.files import LARGEST_FILE
 
 SCHEMA_VERSION = 1
 SLURM_JOB_S = 6.0
@@ -328,6 +329,8 @@ def _part(case_id: str, members: int, pack: int | None) -> str:
 def check(plan: Plan, *, machine: bool) -> None:
     """Check the plan against its budget and, with `machine`, against this machine. Raises the first `ConfigError`."""
     _check_system(plan)
+    if machine:
+        _check_size(plan)
     if machine and plan.config.system.slurm is None:  # a login node cannot tell what a node of the job will have
         _check_machine(plan)
     config, hours = plan.config, plan.node_hours
@@ -339,6 +342,15 @@ def check(plan: Plan, *, machine: bool) -> None:
             where=str(config.files[0]),
             over_limit=True,
         )
+
+
+def _check_size(plan: Plan) -> None:
+    """Check that the plan can be read again: the report and the services read files of a largest size."""
+    size = len(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+    if size > LARGEST_FILE:
+        problem = f"the plan of {len(plan.cases)} cases takes {size / 2**20:.0f} MiB with their prompts"
+        allowed = f"at most {LARGEST_FILE >> 20} MiB: fewer cases, or shorter prompts"
+        raise ConfigError("suites", None, problem, allowed, str(plan.config.files[0]))
 
 
 def _check_system(plan: Plan) -> None:

@@ -47,6 +47,7 @@ _TWO_WAYS = {
     ),
     "a number with colons": re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
 }
+_FOLDED = re.compile("[\r\x85\u2028\u2029\ufeff]")
 _STR = "tag:yaml.org,2002:str"
 _PLAIN_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
@@ -276,5 +277,12 @@ class _Dumper(yaml.SafeDumper):
     """Puts in quotes what any reader of YAML takes for something else than text."""
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Write a text; escapes stand for the ends of lines that PyYAML would fold into a space."""
+    style = '"' if _FOLDED.search(text) else None
+    return dumper.represent_scalar(_STR, text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _pattern in (_WHOLE, _HEX, _REAL, _NOT_FINITE, _WORDS, *_TWO_WAYS.values()):
     _Dumper.add_implicit_resolver("!in-quotes", re.compile(f"(?:{_pattern.pattern})$"), None)
