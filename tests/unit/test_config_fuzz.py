@@ -46,21 +46,23 @@ MORE = [
     {"name": "e3", "benchmark": "retrieval", "dataset": "x.hdf5", "index": "IVF16,Flat",
      "search": {"IVF16,Flat": {"nprobe": [1, 2]}}, "zip": {"top_k": [1, 2], "clients": [1, 2]},
      "exclude": [{"top_k": 1}], "include": [{"top_k": 3}]},
-    {"name": "e4", "benchmark": "storage", "path": "x", "file_size": "1MiB", "stripe_count": 2, "axes": {"clients": [1]}},
+    {"name": "e4", "benchmark": "storage", "path": "x", "file_size": "1MiB", "stripe_count": 2,
+     "axes": {"clients": [1]}},
 ]  # fmt: skip
 """Suites with the keys that the demo does not use."""
 
 
 def plan_or_line(load):
     """Load and plan; a refusal must be one line that can be shown."""
+    line = None
     try:
         plan = make_plan(load())
         check(plan, machine=False)
         markdown(plan, datetime(2026, 11, 30).astimezone())
         assert plan.summary()["totals"]["cases"] == len(plan.cases) > 0
     except ConfigError as error:
-        assert str(error).isprintable()
-        assert 10 < len(str(error)) < 4000
+        line = str(error)
+    assert line is None or (line.isprintable() and 10 < len(line) < 4000)
 
 
 @pytest.fixture(scope="module")

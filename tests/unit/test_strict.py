@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Annotated, Union, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel, BeforeValidator, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model
 
 from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import CampaignKeys, SuiteKeys, check_config
@@ -83,7 +83,7 @@ def test_no_number_becomes_another_in_silence(model, name, field):
 class One(Strict):
     whole: int | None = None
     real: float = 0.0
-    many: dict[str, dict[str, int | list[int]]] = {}
+    many: dict[str, dict[str, int | list[int]]] = Field(default_factory=dict)
     flag: bool = False
     text: str = ""
 

@@ -125,7 +125,8 @@ def test_anchors_and_merges_give_values_of_their_own():
 
 @pytest.mark.parametrize(
     "text",
-    ["1e3", "1.5e3", "0o17", "08", "010", "1_000", "1:30", "yes", "off", "null", "~", "", "true", ".inf", ".nan", "0x1F",
+    ["1e3", "1.5e3", "0o17", "08", "010", "1_000", "1:30", "yes", "off", "null", "~", "", "true", ".inf", ".nan",
+     "0x1F",
      "-0x10", "2026-11-30", "<<", "=", "1", "+.5", "a: b", "# x", "*a", "&a", "😀", "two\nlines", " x ", "é", "\x85"],
 )  # fmt: skip
 def test_what_is_dumped_is_the_same_text_to_this_reader_and_to_one_of_yaml_1_1(text):
@@ -152,8 +153,8 @@ def test_keys_for_anchors_change_no_id_in_any_file(tmp_path):
     plans = [make_plan(load_config([folder / "config.yaml"])) for folder in (plain, anchored)]
     assert plans[0].digest() == plans[1].digest()
     assert [case.id for case in plans[0].cases] == [case.id for case in plans[1].cases]
+    (anchored / "system.yaml").write_text("name: here\nlimits: {x-a: 1}\n")
     with pytest.raises(ConfigError, match=r"limits\.x-a: unknown key"):
-        (anchored / "system.yaml").write_text("name: here\nlimits: {x-a: 1}\n")
         load_config([anchored / "config.yaml"])
 
 

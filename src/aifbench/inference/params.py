@@ -309,7 +309,7 @@ def _read_prompt(name: str, folders: Sequence[Path]) -> str:
         try:
             data = read_regular(path, MOST_PROMPT_BYTES)
         except Unreadable as error:
-            raise ConfigError("prompt", name, f"{path} {error.problem}", PROMPT_FORM) from None
+            raise ConfigError("prompt", name, f"{path}: {error.problem}", PROMPT_FORM) from None
         try:
             text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").strip()
         except UnicodeDecodeError:
@@ -325,7 +325,7 @@ def _read_prompt(name: str, folders: Sequence[Path]) -> str:
 
 def _check_text(name: str, text: str, what: str) -> None:
     """Refuse a text that would not reach a model as it stands."""
-    if not text:
+    if not text.strip():
         raise ConfigError("prompt", name, f"{what} is empty")
     if "\0" in text:
         raise ConfigError("prompt", name, f"{what} has a NUL, at which engines end a text", "a text without it")
