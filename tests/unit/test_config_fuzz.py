@@ -146,10 +146,12 @@ def test_hostile_values_are_a_plan_or_one_line():
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_much_damaged_text_is_a_plan_or_one_line(copied):
-    damage_all(copied, 3000)
+    damage_all(copied, 2000)
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_every_hostile_value_in_every_place_is_a_plan_or_one_line():
     assert replace_all(len(HOSTILE)) > 8000

@@ -9,11 +9,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snakemake.cli import parse_config
 
 from aifbench.campaign.config import load_config
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import load_presets
+from aifbench.campaign.workflow import as_setting
 from aifbench.campaign.yamlfile import MOST_BYTES, MOST_DEPTH, MOST_VALUES, dump, read_mapping, read_text
 from aifbench.cli import overrides
 
@@ -270,6 +272,25 @@ def test_settings_keep_their_kind():
     assert overrides(["a=1", "b=1e3", 'c="1"', "d=", "e=[1, x]", "f=a=b"]) == {
         "a": 1, "b": 1000.0, "c": "1", "d": None, "e": [1, "x"], "f": "a=b",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["true", "010", "1e3", "a b", "it's", '"', "é😀", "a\tb", "", None, True, 10, 1.5, {"node_hours": "4"}, [1, None]],
+)
+def test_a_setting_that_snakemake_hands_on_means_the_same_to_the_rule_that_plans(value):
+    assert overrides([as_setting("key", value)]) == {"key": value}
+
+
+def test_numbers_in_a_mapping_are_text_to_snakemake_and_numbers_to_the_campaign(tmp_path):
+    (tmp_path / "c.yaml").write_text(BASE)
+    given = parse_config(["budget={node_hours: 4}", "seed=010"])
+    assert given == {"budget": {"node_hours": "4"}, "seed": 10}
+    keys = load_config([tmp_path / "c.yaml"], given).keys
+    assert (keys.budget.node_hours, keys.seed) == (4.0, 10)
+    for wrong in ("budget={node_hours: .inf}", "budget={node_hours: inf}", "seed=nan", "seed=1_000.5", "seed=yes"):
+        with pytest.raises(ConfigError, match=r"c\.yaml: (budget\.node_hours|seed) = "):
+            load_config([tmp_path / "c.yaml"], parse_config([wrong]))
 
 
 def test_the_command_says_one_line_and_does_not_wait_for_a_pipe(tmp_path):
