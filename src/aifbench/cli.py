@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from aifbench.campaign.errors import ConfigError, full_disk
 
@@ -496,12 +495,14 @@ def _config(files: list[Path] | None, settings: list[str] | None) -> LoadedConfi
 
 def overrides(settings: list[str]) -> dict[str, Any]:
     """Return `KEY=VALUE` texts as a mapping; values are YAML."""
+    from aifbench.campaign.yamlfile import read_text
+
     found: dict[str, Any] = {}
     for setting in settings:
         key, sign, value = setting.partition("=")
         if not sign or not key:
             raise ConfigError("--set", setting, "needs the form KEY=VALUE")
-        found[key] = yaml.safe_load(value)
+        found[key] = read_text(value, where="--set", key=key)
     return found
 
 

@@ -84,8 +84,7 @@ def read_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> bytes:
             data = _read(file, "/".join(parts), most)
             if len(data) <= most:
                 return data
-    size = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
-    raise Unreadable("/".join(parts), f"is larger than {size}")
+    raise Unreadable("/".join(parts), _larger(most))
 
 
 def json_beneath(root: Path, *parts: str, most: int = LARGEST_FILE) -> Any:
@@ -105,6 +104,29 @@ def parse(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         raise ValueError("is no JSON") from None
+
+
+def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Return the content of a file of the user's own, which may be a link. Never waits.
+
+    What is missing, no regular file or larger than `most` bytes is `Unreadable`.
+    """
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Unreadable(str(path), "no such file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a file"
+        raise Unreadable(str(path), f"cannot be read: {reason}") from None
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        raise Unreadable(str(path), "is a folder" if stat.S_ISDIR(mode) else "is no regular file")
+    with os.fdopen(found, "rb") as file:
+        data = _read(file, str(path), most)
+    if len(data) > most:
+        raise Unreadable(str(path), _larger(most))
+    return data
 
 
 def tail_beneath(root: Path, *parts: str, most: int) -> tuple[bytes, bool]:
@@ -179,6 +201,10 @@ def _last(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
         raise Unreadable(str(root), "is no regular file")
     with folder_beneath(root, *parts[:-1]) as folder:
         yield folder, parts[-1]
+
+
+def _larger(most: int) -> str:
+    return f"is larger than {most >> 20} MiB" if most >> 20 else f"is larger than {most} bytes"
 
 
 def _read(file: BinaryIO, name: str, most: int) -> bytes:

@@ -1,12 +1,14 @@
 """Parameters of an inference case: prompt, identity, names."""
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from aifbench.campaign.errors import ConfigError
-from aifbench.inference.params import InferenceParams
+from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
+from aifbench.inference.params import MOST_PROMPT_BYTES, InferenceParams
 from aifbench.load.schedules import Trace
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -44,8 +46,10 @@ def test_inline_prompt_has_a_short_name() -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("two", "prompt = 'two': no such prompt (allowed: empty, latin, one)"),
+        ("two", "prompts/ (allowed: empty, latin, one, or a text with white space in it)"),
         ("../prompts/one", "no such prompt"),
+        ("on", "prompts/, did you mean 'one'? (allowed: empty, latin, one, or a text"),
+        ("n" * 300, "no such prompt in "),
         ("empty", "is empty"),
         ("latin", "cannot be read as UTF-8"),
     ],
@@ -55,6 +59,82 @@ def test_bad_prompt_is_one_clear_line(folder: Path, prompt: str, message: str) -
         InferenceParams.resolve({"prompt": prompt}, [folder])
     assert message in str(caught.value)
     assert caught.value.key == "prompt"
+
+
+def test_an_unknown_prompt_is_told_where_prompts_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        InferenceParams.resolve({"prompt": "shrot"}, [Path("mine"), Path("config")])
+    assert str(caught.value) == (
+        "prompt = 'shrot': no such prompt in mine/prompts/ or config/prompts/, did you mean 'short'? "
+        "(allowed: long, short, or a text with white space in it)"
+    )
+
+
+def test_what_is_no_file_of_a_prompt_is_one_line_and_never_waited_for(folder: Path) -> None:
+    prompts = folder / "prompts"
+    (prompts / "folder.txt").mkdir()
+    os.mkfifo(prompts / "fifo.txt")
+    (prompts / "loop.txt").symlink_to("loop.txt")
+    (prompts / "dangling.txt").symlink_to("gone.txt")
+    (folder / "secret").write_text("do not send this")
+    (prompts / "out.txt").symlink_to(folder / "secret")
+    (prompts / "alias.txt").symlink_to("one.txt")
+    (prompts / "zero.txt").write_bytes(b"a\0b")
+    (prompts / "marked.txt").write_bytes(b"\xef\xbb\xbfWhat is a knot?")
+    (prompts / "wide.txt").write_text("What is a knot?", encoding="utf-16")
+    (prompts / "large.txt").write_bytes(b"a " * (MOST_PROMPT_BYTES // 2) + b"a")
+    said = {
+        "folder": "folder.txt: is a folder (allowed: UTF-8 text of at most 1 MiB)",
+        "fifo": "fifo.txt: is no regular file",
+        "loop": "loop.txt: cannot be read: Too many levels of symbolic links",
+        "dangling": "dangling.txt: no such file",
+        "out": "out.txt is a link to outside of ",
+        "zero": "zero.txt has a NUL",
+        "marked": "marked.txt begins with a byte order mark",
+        "wide": "wide.txt cannot be read as UTF-8",
+        "large": "large.txt: is larger than 1 MiB",
+        "a \0 b": "the text has a NUL",
+        " \n ": "the text is empty",
+        "a " * MOST_PROMPT_BYTES: "the text is too long (allowed: UTF-8 text of at most 1 MiB)",
+    }
+    for prompt, message in said.items():
+        with pytest.raises(ConfigError) as caught:
+            InferenceParams.resolve({"prompt": prompt}, [folder])
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("prompt = '")
+        assert len(str(caught.value)) < 500
+    (point,) = InferenceParams.resolve({"prompt": "alias"}, [folder])
+    assert point["prompt_text"] == "What is a knot?"
+
+
+def test_ends_of_lines_are_line_feeds(folder: Path) -> None:
+    (folder / "prompts" / "dos.txt").write_bytes(b"\r\none\r\ntwo\rthree\r\n\r\n")
+    (point,) = InferenceParams.resolve({"prompt": "dos"}, [folder])
+    assert point["prompt_text"] == "one\ntwo\nthree"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "engine", "output_tokens", "least"),
+    [
+        ("word " * 40_000, Ollama(kind="ollama"), 64, 40_000),
+        ("word " * 40_000, Ollama(kind="ollama", context=40_063), 64, 40_000),
+        ("word " * 40_000, Ollama(kind="ollama", context=40_064), 64, None),
+        ("word " * 40_000, LlamaCpp(kind="llamacpp"), 64, 40_000),
+        ("word " * 40_000, OpenAI(kind="openai", url="http://h:1", model="m"), 64, None),
+        ("x " + "é" * 500_000, LlamaCpp(kind="llamacpp"), 64, 7812),
+        ("a b", LlamaCpp(kind="llamacpp", context=128), 126, None),
+        ("a b", LlamaCpp(kind="llamacpp", context=128), 127, 2),
+    ],
+)
+def test_a_prompt_that_no_tokenizer_fits_into_the_context_is_refused(
+    prompt: str, engine: object, output_tokens: int, least: int | None
+) -> None:
+    point = {"prompt": prompt, "engine": engine, "output_tokens": output_tokens}
+    if least is None:
+        assert InferenceParams.resolve(point, [])[0]["prompt_text"] == prompt
+        return
+    with pytest.raises(ConfigError, match=f"has at least {least} tokens; with {output_tokens} of an answer"):
+        InferenceParams.resolve(point, [])
 
 
 def test_text_cannot_be_given_beside_the_prompt() -> None:

@@ -15,6 +15,23 @@ def test_schemas_on_disk_are_those_of_the_models():
 
 
 @pytest.mark.parametrize(
+    ("schema", "content"),
+    [
+        ("config", {"campaign": "x", "suites": ["a.yaml"]}),
+        ("suite", {"name": "s", "benchmark": "storage", "file_size": 1}),
+        ("preset", {"title": "t", "text": "t", "suite": {"name": "s", "benchmark": "storage", "file_size": 1}}),
+        ("system", {"name": "here"}),
+    ],
+)
+def test_keys_for_anchors_stand_at_the_top_of_each_file_and_nowhere_else(schema, content):
+    check = jsonschema.Draft202012Validator(schemas()[f"{schema}.schema.json"])
+    assert check.is_valid({**content, "x-defaults": {"any": [1]}})
+    assert not check.is_valid({**content, "y-defaults": 1})
+    inner = {"config": "budget", "suite": "axes", "preset": "suite", "system": "limits"}[schema]
+    assert not check.is_valid({**content, inner: {**content.get(inner, {}), "x-defaults": 1}})
+
+
+@pytest.mark.parametrize(
     ("file", "schema"),
     [
         ("config/config.yaml", "config"),

@@ -1,11 +1,11 @@
 # What the rules share: the campaign, paths and input functions. No rules here.
-import json
 from pathlib import Path
 
 from aifbench.campaign.paths import operand
 from aifbench.campaign.resources import job_resources, service_resources
 from aifbench.campaign.workflow import (
     Specs,
+    as_setting,
     end_timers,
     load_campaign,
     offer_interpreter,
@@ -47,11 +47,7 @@ CORES = SYSTEM.node.cores if SYSTEM.slurm else workflow.cores or 1
 def get_config_arguments(wildcards):
     """The options that make `aifbench plan` read the same campaign."""
     files = [f"--config={file}" for file in CONFIG_FILES]
-    # JSON is YAML: a text that looks like a number stays a text.
-    settings = [
-        f"--set={key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in OVERRIDES.items()
-    ]
+    settings = [f"--set={as_setting(*item)}" for item in OVERRIDES.items()]
     return [*files, *settings]
 
 

@@ -7,16 +7,15 @@ A campaign is one YAML file, or several laid over each other (mappings merge, li
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     ValidationError,
@@ -28,36 +27,39 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from aifbench.benchmark import Benchmark, benchmarks
-from aifbench.campaign.errors import ConfigError, nearest, unknown_key
+from aifbench.campaign.errors import ConfigError, given, nearest, unknown_key
 from aifbench.campaign.paths import WRITTEN, FilePath, name_problem
+from aifbench.campaign.strict import Strict
 from aifbench.campaign.system import Slurm, System
 from aifbench.campaign.units import format_size
+from aifbench.campaign.yamlfile import below, read_mapping
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
+MOST_NODE_HOURS = 1_000_000
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _share(value: Any) -> Any:
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
-    return value
-
-
+_PERCENT = re.compile(r"^\s*(\d+(\.\d+)?)\s*%\s*$", re.ASCII)
 _SHARE_SCHEMA = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"},
+        {"type": "string", "pattern": _PERCENT.pattern},
     ]
 }
 
 
-class Until(_Strict):
+def _share(value: Any) -> Any:
+    found = _PERCENT.match(value) if isinstance(value, str) else None
+    if found:
+        return float(found[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("needs a share, such as 5%")
+    return value
+
+
+class Until(Strict):
     """Stop repeating a case once the 95 % interval of a metric is narrow enough."""
 
     metric: str = Field(description="name of a metric of the benchmark, such as time_to_first_token_s")
@@ -66,7 +68,7 @@ class Until(_Strict):
     )
 
 
-class Repetitions(_Strict):
+class Repetitions(Strict):
     """How often each case is measured; the unit of replication of every interval."""
 
     min: int = Field(5, ge=1, description="fewest repetitions of a case")
@@ -101,7 +103,7 @@ class Repetitions(_Strict):
         return -(-self.min // 5)
 
 
-class SuiteKeys(_Strict):
+class SuiteKeys(Strict):
     """Keys of a suite that do not depend on its benchmark."""
 
     name: str = Field(pattern=NAME, description="name of the suite in the report")
@@ -116,13 +118,13 @@ class SuiteKeys(_Strict):
     )
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """What a campaign may cost."""
 
-    node_hours: float = Field(2.0, gt=0, description="the plan is refused above it")
+    node_hours: float = Field(2.0, gt=0, le=MOST_NODE_HOURS, description="the plan is refused above it")
 
 
-class CampaignKeys(_Strict):
+class CampaignKeys(Strict):
     """Top-level keys of a campaign, but for `suites` and `system`."""
 
     campaign: str = Field(pattern=NAME, description="name of the campaign: its results are in <results>/<campaign>")
@@ -189,21 +191,27 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
     system = _load_system(merged.get("system", "laptop"), folders, where)
     raw_suites = merged.get("suites")
     if not isinstance(raw_suites, list) or not raw_suites:
-        raise ConfigError("suites", raw_suites, "needs a list of at least one suite", where=where)
+        value = given(raw_suites) if "suites" in merged else None
+        raise ConfigError("suites", value, "needs a list of at least one suite", where=where)
     suites: list[Suite] = []
     used = list(files)
     for index, raw in enumerate(raw_suites):
         suite_where, prefix = where, f"suites[{index}]"
         if isinstance(raw, str):
             path = _find(raw, folders, f"suites[{index}]", where)
+            content = read_mapping(path)
+            if "suites" in content:
+                raise ConfigError(
+                    prefix, raw, f"{path} is a campaign; a suite is needed", "a file with `benchmark`", where
+                )
             used.append(path)
-            raw, suite_where, prefix = read_mapping(path), str(path), ""  # noqa: PLW2901
+            raw, suite_where, prefix = content, str(path), ""  # noqa: PLW2901
         suites.append(_load_suite(raw, prefix, suite_where))
     names = [suite.keys.name for suite in suites]
     for suite in suites:
         if names.count(suite.keys.name) > 1:
             raise ConfigError(
-                _join(suite.prefix, "name"), suite.keys.name, "two suites have this name", where=suite.where
+                below(suite.prefix, "name"), suite.keys.name, "two suites have this name", where=suite.where
             )
     return Config(keys, system, suites, used, folders)
 
@@ -215,7 +223,7 @@ def _load_system(raw: Any, folders: Sequence[Path], where: str) -> System:
         return _with_account(_validate(System, read_mapping(path), "", str(path)))
     if isinstance(raw, Mapping):
         return _with_account(_validate(System, dict(raw), "system", where))
-    raise ConfigError("system", raw, "needs the name of a file in config/systems or a mapping", where=where)
+    raise ConfigError("system", given(raw), "needs the name of a file in config/systems or a mapping", where=where)
 
 
 def _with_account(system: System) -> System:
@@ -232,11 +240,12 @@ SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")
 
 def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
     if not isinstance(raw, Mapping):
-        raise ConfigError(prefix, raw, "a suite is a mapping or the name of a file", where=where)
+        raise ConfigError(prefix, given(raw), "a suite is a mapping or the name of a file", where=where)
     known_benchmarks = benchmarks()
     name = raw.get("benchmark")
     if not isinstance(name, str) or name not in known_benchmarks:
-        raise ConfigError(_join(prefix, "benchmark"), name, "no such benchmark", ", ".join(known_benchmarks), where)
+        value = given(name) if "benchmark" in raw else None
+        raise ConfigError(below(prefix, "benchmark"), value, "no such benchmark", ", ".join(known_benchmarks), where)
     benchmark = known_benchmarks[name]
     fields = _Fields(benchmark, where)
     common, fixed = {}, {}
@@ -247,33 +256,33 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
         elif key in SUITE_KEYS:
             continue
         elif key in fields.names:
-            fixed[key] = fields.check_suite_value(key, value, _join(prefix, key))
+            fixed[key] = fields.check_suite_value(key, value, below(prefix, key))
         else:
-            raise unknown_key(_join(prefix, str(key)), str(key), known, where)
-    axes = fields.check_lists(raw.get("axes", {}), _join(prefix, "axes"))
-    zipped = fields.check_lists(raw.get("zip", {}), _join(prefix, "zip"))
+            raise unknown_key(below(prefix, str(key)), str(key), known, where)
+    axes = fields.check_lists(raw.get("axes", {}), below(prefix, "axes"))
+    zipped = fields.check_lists(raw.get("zip", {}), below(prefix, "zip"))
     lengths = {key: len(values) for key, values in zipped.items()}
     if len(set(lengths.values())) > 1:
-        raise ConfigError(_join(prefix, "zip"), lengths, "lists that are zipped need the same length", where=where)
+        raise ConfigError(below(prefix, "zip"), lengths, "lists that are zipped need the same length", where=where)
     for key in axes:
         if key in zipped or key in fixed:
             other = "zip" if key in zipped else "the suite"
-            raise ConfigError(_join(prefix, f"axes.{key}"), None, f"given twice: in axes and in {other}", where=where)
+            raise ConfigError(below(prefix, f"axes.{key}"), None, f"given twice: in axes and in {other}", where=where)
     keys = _validate(SuiteKeys, common, prefix, where)
     until = keys.repetitions.until
     if until is not None and until.metric not in benchmark.params.metrics:
         near = nearest(until.metric, benchmark.params.metrics)
         problem = f"{benchmark.name} has no such metric" + (f", did you mean '{near}'?" if near else "")
         allowed = "" if near else ", ".join(benchmark.params.metrics)
-        raise ConfigError(_join(prefix, "repetitions.until.metric"), until.metric, problem, allowed, where)
+        raise ConfigError(below(prefix, "repetitions.until.metric"), until.metric, problem, allowed, where)
     return Suite(
         keys=keys,
         benchmark=benchmark,
         fixed=fixed,
         axes=axes,
         zipped=zipped,
-        exclude=fields.check_clauses(raw.get("exclude", []), _join(prefix, "exclude"), lists=True),
-        include=fields.check_clauses(raw.get("include", []), _join(prefix, "include"), lists=False),
+        exclude=fields.check_clauses(raw.get("exclude", []), below(prefix, "exclude"), lists=True),
+        include=fields.check_clauses(raw.get("include", []), below(prefix, "include"), lists=False),
         where=where,
         prefix=prefix,
     )
@@ -287,7 +296,7 @@ class _Fields:
         self.params = benchmark.params
         self.names = [name for name, field in benchmark.params.model_fields.items() if not field.exclude]
         self._models = {
-            name: create_model(name, __config__=ConfigDict(extra="forbid"), **{name: (field.annotation, field)})  # type: ignore[call-overload]
+            name: create_model(name, __base__=Strict, **{name: (field.annotation, field)})  # type: ignore[call-overload]
             for name, field in benchmark.params.model_fields.items()
         }
 
@@ -295,28 +304,28 @@ class _Fields:
         """Return the validated value of field `name`."""
         if name not in self.names:
             raise unknown_key(key, name, self.names, self.where)
-        if isinstance(value, bool):  # YAML's `yes`: pydantic would take it for 1, and no parameter is a yes or no
-            raise ConfigError(key, value, "yes and no are no values of this key", where=self.where)
+        if isinstance(value, bool):  # no parameter is true or false
+            raise ConfigError(key, value, "true and false are no values of this key", where=self.where)
         try:
             return getattr(self._models[name].model_validate({name: value}, context=WRITTEN), name)
         except ValidationError as error:
-            raise _from_validation(error, key, self.where, strip=1, known=[], given=value) from None
+            raise invalid(error, key, self.where, strip=1, known=[], size=value) from None
 
     def check_suite_value(self, name: str, value: Any, key: str) -> Any:
         """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""
         form = self.params.suite_field(name)
         if form is None:
             return self.check_value(name, value, key)
-        model = create_model(name, **{name: form})  # type: ignore[call-overload]
+        model = create_model(name, __base__=Strict, **{name: form})  # type: ignore[call-overload]
         try:
             return getattr(model.model_validate({name: value}, context=WRITTEN), name)
         except ValidationError as error:
-            raise _from_validation(error, key, self.where, strip=1, known=[]) from None
+            raise invalid(error, key, self.where, strip=1, known=[]) from None
 
     def check_lists(self, raw: Any, key: str) -> dict[str, list[Any]]:
         """Return axes with validated values; a scalar is a list of one."""
         if not isinstance(raw, Mapping):
-            raise ConfigError(key, raw, "needs a mapping of parameter to values", where=self.where)
+            raise ConfigError(key, given(raw), "needs a mapping of parameter to values", where=self.where)
         axes: dict[str, list[Any]] = {}
         for name, values in raw.items():
             if isinstance(values, list) and not values:
@@ -330,12 +339,12 @@ class _Fields:
     def check_clauses(self, raw: Any, key: str, *, lists: bool) -> list[dict[str, Any]]:
         """Return where-clauses (`lists`: a list means any of its values) or extra points."""
         if not isinstance(raw, list):
-            raise ConfigError(key, raw, "needs a list of mappings", where=self.where)
+            raise ConfigError(key, given(raw), "needs a list of mappings", where=self.where)
         clauses = []
         for index, clause in enumerate(raw):
             place = f"{key}[{index}]"
             if not isinstance(clause, Mapping) or not clause:
-                raise ConfigError(place, clause, "needs a mapping of parameter to value", where=self.where)
+                raise ConfigError(place, given(clause), "needs a mapping of parameter to value", where=self.where)
             checked: dict[str, Any] = {}
             for name, value in clause.items():
                 if lists:
@@ -347,43 +356,15 @@ class _Fields:
         return clauses
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML where a key stands once: of two the last would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of a node. Raises for a key that stands twice."""
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"the key '{key.value}' stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping at the top of a YAML file. Raises `ConfigError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(str(path), None, f"cannot be read: {reason}") from None
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark else "the file"
-        raise ConfigError(line, None, f"not valid YAML: {getattr(error, 'problem', error)}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise ConfigError("the file", None, "needs a mapping at its top", where=str(path))
-    return data
-
-
 def _find(name: str, folders: Sequence[Path], key: str, where: str, shown: str | None = None) -> Path:
-    candidates = [folder / name for folder in folders]
+    candidates = list(dict.fromkeys(folder / name for folder in folders))
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
+    there = next((path for path in candidates if os.path.lexists(path)), None)
+    if there is not None:
+        problem = f"{there} is {'a folder' if os.path.isdir(there) else 'no regular file'}"
+        raise ConfigError(key, shown or name, problem, "the name of a file", where)
     raise ConfigError(key, shown or name, "no such file", "one of " + ", ".join(map(str, candidates)), where)
 
 
@@ -400,18 +381,21 @@ def _validate(model: type[M], data: Mapping[str, Any], prefix: str, where: str) 
     try:
         return model.model_validate(data, context=WRITTEN)
     except ValidationError as error:
-        raise _from_validation(error, prefix, where, strip=0, known=list(model.model_fields)) from None
+        raise invalid(error, prefix, where, known=list(model.model_fields)) from None
 
 
-def _from_validation(
-    error: ValidationError, prefix: str, where: str, *, strip: int, known: list[str], given: Any = None
+def invalid(
+    error: ValidationError, prefix: str, where: str, *, known: list[str], strip: int = 0, size: Any = None
 ) -> ConfigError:
-    """Turn pydantic's first error into the one line of the house; a size that was `given` keeps its unit."""
+    """Return pydantic's first error as the one line of the house; a `size` that was given keeps its unit.
+
+    `known` are the keys of the model, `strip` the parts of a place that stand in `prefix` already.
+    """
     first = error.errors(include_url=False)[0]
     path = [part for part in first["loc"][strip:] if not (isinstance(part, str) and "[" in part)]
     key = prefix
     for part in path:
-        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, str(part))
+        key = f"{key}[{part}]" if isinstance(part, int) else below(key, str(part))
     if first["type"] == "extra_forbidden":
         return unknown_key(key, str(path[-1]), known if len(path) == 1 else [], where)
     if first["type"] == "missing":
@@ -423,19 +407,23 @@ def _from_validation(
     if context.get("at"):
         key = _join(key, context["at"])
     if first["type"] == "string_pattern_mismatch":
-        problem, allowed = "not a valid name", "lower-case letters, digits and hyphens"
+        is_name = context["pattern"] == NAME
+        problem, allowed = _NAME_FORM if is_name else ("not of the form that it needs", context["pattern"])
+    problem = _NEEDED.get(first["type"], problem)
     for name, words in _BOUNDS.items():
         if name in context:
             bound = context[name]
-            if not path and isinstance(given, str) and isinstance(value, int):
-                value, bound = given, format_size(bound)
+            if not path and isinstance(size, str) and isinstance(value, int):
+                value, bound = size, format_size(bound)
                 problem = "too large" if name in {"le", "lt"} else "too small"
             allowed = f"{words} {bound}"
-    return ConfigError(key or "the value", value, problem[:1].lower() + problem[1:], allowed, where)
+    return ConfigError(key or "the value", given(value), problem[:1].lower() + problem[1:], allowed, where)
 
 
+_NAME_FORM = "not a valid name", "lower-case letters, digits and hyphens"
+_NEEDED = {
+    "int_type": "needs a whole number",
+    "float_type": "needs a finite number",
+    "string_type": 'needs text; a number, true or null that is meant as text stands in "quotes"',
+}
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-
-
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix else key

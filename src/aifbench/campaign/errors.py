@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
+
+_LONGEST_KEY, _LONGEST_VALUE, _LONGEST_TEXT = 200, 100, 1500
+
+
+class Written(str):
+    """A value that an error shows as it was written, without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+NULL = Written("null")
+"""A value that is null, told apart from None: no value."""
 
 
 class ConfigError(Exception):
     """A configuration that cannot work. `key` is a dotted path such as `suites[1].axes.top_k`.
 
-    `over_limit`: it would work, but asks for more than the system or the budget gives.
+    `value` None: the error is about no value; one that is null is `NULL`. `over_limit`: it would work, but asks for
+    more than the system or the budget gives.
     """
 
     def __init__(
@@ -25,9 +41,10 @@ class ConfigError(Exception):
     def __str__(self) -> str:
         """Return the one line, such as `config.yaml: suites[0].axes.top_k = 0: must be at least 1`."""
         place = f"{self.where}: " if self.where else ""
-        value = "" if self.value is None else f" = {_short(self.value)}"
-        allowed = f" (allowed: {self.allowed})" if self.allowed else ""
-        return " ".join(f"{place}{self.key}{value}: {self.problem}{allowed}".split())
+        value = "" if self.value is None else f" = {shown(self.value)}"
+        allowed = f" (allowed: {_cut(self.allowed, _LONGEST_TEXT)})" if self.allowed else ""
+        line = f"{place}{_cut(self.key, _LONGEST_KEY)}{value}: {_cut(self.problem, _LONGEST_TEXT)}{allowed}"
+        return _escaped(" ".join(line.split()))
 
     def at(self, where: str, prefix: str = "") -> ConfigError:
         """Return the same error placed in a file, with `prefix` before the key."""
@@ -56,6 +73,34 @@ def unknown_key(key: str, name: str, known: list[str], where: str = "") -> Confi
     return ConfigError(key, None, hint, "" if near else ", ".join(sorted(known)), where)
 
 
-def _short(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def given(value: Any) -> Any:
+    """Return a value that was given, for an error: also where it is null."""
+    return NULL if value is None else value
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error, of at most 100 characters: texts in quotes, all else as YAML has it."""
+    return _cut(_plain(value), _LONGEST_VALUE)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_plain(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text of at most `most` characters; of a longer one the beginning and the end, where a path says most."""
+    tail = most // 3
+    return text if len(text) <= most else f"{text[: most - 3 - tail]}...{text[-tail:]}"
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which nothing is left that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
 from aifbench.campaign.config import Suite
 from aifbench.campaign.errors import ConfigError
+
+
+def size(suite: Suite) -> int:
+    """Return how many points a suite has at most, without making them."""
+    rows = max((len(values) for values in suite.zipped.values()), default=1)
+    return math.prod(len(values) for values in suite.axes.values()) * rows + len(suite.include)
 
 
 def points(suite: Suite) -> Iterator[dict[str, Any]]:

@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aifbench.campaign.strict import Strict
 from aifbench.campaign.units import format_size, parse_size
 
 SETUP = {"part": "setup"}
+MOST_CASES = 100_000
+"""Cases of one suite."""
 
 
 def setup(default: Any, description: str, **kwargs: Any) -> Any:
@@ -29,10 +32,10 @@ def vary(default: Any, description: str, **kwargs: Any) -> Any:
     return Field(default, description=description, **kwargs)
 
 
-class Params(BaseModel):
+class Params(Strict):
     """Parameters of one case. Subclasses are frozen, strict about keys and hashable through their canonical dump."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     label_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that name a case to a reader, most telling first."""

@@ -22,9 +22,10 @@ from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import Config, Repetitions, Suite
 from aifbench.campaign.errors import ConfigError, full_disk
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
-from aifbench.campaign.matrix import points
-from aifbench.campaign.params import Params
+from aifbench.campaign.matrix import points, size
+from aifbench.campaign.params import MOST_CASES, Params
 from aifbench.campaign.units import format_size
+from aifbench.files import LARGEST_FILE
 
 SCHEMA_VERSION = 1
 ROOM_BYTES = 1 << 20
@@ -249,7 +250,11 @@ def make_plan(config: Config) -> Plan:
 def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
     """Yield the validated cases of a suite; errors name the key as the user wrote it."""
     limit = config.system.limits.clients
+    if size(suite) > MOST_CASES:
+        key = f"{suite.prefix}.axes" if suite.prefix else "axes"
+        raise ConfigError(key, None, f"{size(suite)} cases in one suite", f"at most {MOST_CASES}", suite.where)
     matrix = list(points(suite))
+    made = 0
     try:
         suite.benchmark.params.check_suite(matrix)
     except ConfigError as error:
@@ -259,6 +264,10 @@ def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
             resolved = suite.benchmark.params.resolve(point, config.folders)
         except ConfigError as error:
             raise error.at(suite.where, _origin(suite, error.key)) from None
+        made += len(resolved)
+        if made > MOST_CASES:
+            key = _key(suite, "search")
+            raise ConfigError(key, None, f"more than {MOST_CASES} cases in one suite", where=suite.where)
         for values in resolved:
             try:
                 params = suite.benchmark.params.model_validate(values)
@@ -325,6 +334,8 @@ def _part(case_id: str, members: int, pack: int | None) -> str:
 def check(plan: Plan, *, machine: bool) -> None:
     """Check the plan against its budget and, with `machine`, against this machine. Raises the first `ConfigError`."""
     _check_system(plan)
+    if machine:
+        _check_size(plan)
     if machine and plan.config.system.slurm is None:  # a login node cannot tell what a node of the job will have
         _check_machine(plan)
     config, hours = plan.config, plan.node_hours
@@ -336,6 +347,15 @@ def check(plan: Plan, *, machine: bool) -> None:
             where=str(config.files[0]),
             over_limit=True,
         )
+
+
+def _check_size(plan: Plan) -> None:
+    """Check that the plan can be read again: the report and the services read files of a largest size."""
+    size = len(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+    if size > LARGEST_FILE:
+        problem = f"the plan of {len(plan.cases)} cases takes {size / 2**20:.0f} MiB with their prompts"
+        allowed = f"at most {LARGEST_FILE >> 20} MiB: fewer cases, or shorter prompts"
+        raise ConfigError("suites", None, problem, allowed, str(plan.config.files[0]))
 
 
 def _check_system(plan: Plan) -> None:

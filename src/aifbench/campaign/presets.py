@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from aifbench.benchmark import benchmarks
-from aifbench.campaign.config import read_mapping
-from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.config import invalid
+from aifbench.campaign.errors import ConfigError, given
+from aifbench.campaign.strict import Strict
+from aifbench.campaign.yamlfile import read_mapping
 
 FOLDER = Path("config/presets")
 
 
-class PresetKeys(BaseModel):
+class PresetKeys(Strict):
     """Keys of a preset file, but for `suite`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(min_length=1, max_length=60, description="name in the menu")
     text: str = Field(min_length=1, max_length=200, description="what it measures, in a sentence")
@@ -54,10 +54,9 @@ def _read(path: Path) -> Preset:
     except ConfigError as error:
         raise error.at(where) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(key, None, first["msg"], "title, text, scheduler, suite", where) from None
+        raise invalid(error, "", where, known=[*PresetKeys.model_fields, "suite"]) from None
     if preset.benchmark not in benchmarks():
         allowed = ", ".join(benchmarks())
-        raise ConfigError("suite.benchmark", preset.suite.get("benchmark"), "no such benchmark", allowed, where)
+        value = given(preset.suite["benchmark"]) if "benchmark" in preset.suite else None
+        raise ConfigError("suite.benchmark", value, "no such benchmark", allowed, where)
     return preset

@@ -13,6 +13,7 @@ from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import CampaignKeys, SuiteKeys
 from aifbench.campaign.presets import PresetKeys
 from aifbench.campaign.system import System
+from aifbench.campaign.yamlfile import UNREAD
 
 _STRICT = ConfigDict(extra="forbid")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,7 +35,14 @@ def schemas() -> dict[str, dict[str, Any]]:
         "suite": suite,
         "system": System.model_json_schema(),
     }
+    for top in (found["config"], found["preset"], found["system"], *map(suite["$defs"].get, _names(suite["anyOf"]))):
+        top["patternProperties"] = {f"^{UNREAD}": {"description": "read by nothing: a place for anchors"}}
     return {f"{name}.schema.json": {"$schema": _DRAFT, **schema} for name, schema in found.items()}
+
+
+def _names(references: list[dict[str, str]]) -> list[str]:
+    """Return the names of the definitions that are referred to."""
+    return [reference["$ref"].rpartition("/")[2] for reference in references]
 
 
 def write_schemas(folder: Path) -> list[Path]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from aifbench.campaign.paths import FilePath, PathText
-
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+from aifbench.campaign.strict import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that the scheduler or the module system knows. It ends up in commands, so it holds no sign of a shell."""
@@ -17,10 +16,8 @@ Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]*$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[A-Za-z0-9_.,:/-]+)?$")]
 
 
-class Limits(BaseModel):
+class Limits(Strict):
     """What the plan refuses to exceed on this system."""
-
-    model_config = _STRICT
 
     clients: int = Field(64, ge=1, description="most concurrent clients of one case")
     server_ready_s: float = Field(
@@ -34,10 +31,8 @@ class Limits(BaseModel):
     )
 
 
-class Paths(BaseModel):
+class Paths(Strict):
     """Folders, relative to the folder in which the command runs."""
-
-    model_config = _STRICT
 
     cache: FilePath = Field(Path("cache"), description="ground truth and prepared data, kept between campaigns")
     target: FilePath = Field(
@@ -48,30 +43,24 @@ class Paths(BaseModel):
     models: FilePath = Field(Path("cache/models"), description="language models of Ollama, pulled once or imported")
 
 
-class Apptainer(BaseModel):
+class Apptainer(Strict):
     """How containers are started."""
-
-    model_config = _STRICT
 
     command: PathText = Field("apptainer", min_length=1, description="the program, or its path")
     options: tuple[Option, ...] = Field((), description="more options of `apptainer exec`, such as --userns")
     binds: tuple[FilePath, ...] = Field((), description="more folders that containers see, besides those of the batch")
 
 
-class Node(BaseModel):
+class Node(Strict):
     """What one job gets of a node."""
-
-    model_config = _STRICT
 
     cores: int = Field(ge=1, description="cores that a job asks for")
     memory_mib: int = Field(ge=512, description="memory that a job asks for, in MiB")
     gpus: int = Field(0, ge=0, description="GPUs of one node of `gpu_partition`")
 
 
-class Slurm(BaseModel):
+class Slurm(Strict):
     """What jobs ask the scheduler for."""
-
-    model_config = _STRICT
 
     account: Name | None = Field(None, description="account that pays; needed, but never written into a shared file")
     partition: Name = Field("cpu", description="partition of jobs without a GPU")
@@ -79,10 +68,8 @@ class Slurm(BaseModel):
     qos: Name | None = Field(None, description="quality of service")
 
 
-class System(BaseModel):
+class System(Strict):
     """One machine or cluster."""
-
-    model_config = _STRICT
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$", description="part of every case's id: numbers of two systems never mix"

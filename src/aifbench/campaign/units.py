@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -11,21 +12,23 @@ _FACTORS = {"": 1, "B": 1}
 _FACTORS |= {f"{prefix}B": 1000 ** (i + 1) for i, prefix in enumerate("kMGT")}
 _FACTORS |= {"KB": 1000}
 _FACTORS |= {f"{prefix}iB": 1024 ** (i + 1) for i, prefix in enumerate("KMGT")}
-_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$", re.ASCII)
+_LONGEST = 60
 UNITS = "bytes, or a number with B, kB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024)"
 
 
 def parse_size(value: Any) -> int:
     """Return a size in bytes. Raises ValueError for a negative, fractional or unknown size."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"not a size; allowed: {UNITS}")
     if isinstance(value, int):
         return value
-    match = _PATTERN.match(value)
+    text = str(value)  # a float is one such as 1e9
+    match = _PATTERN.match(text) if len(text) <= _LONGEST else None
     if not match or match[2] not in _FACTORS:
         raise ValueError(f"not a size; allowed: {UNITS}")
-    size = float(match[1]) * _FACTORS[match[2]]
-    if size != int(size):
+    size = Fraction(match[1]) * _FACTORS[match[2]]
+    if size.denominator != 1:
         raise ValueError("not a whole number of bytes")
     return int(size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -32,6 +33,11 @@ def offer_interpreter() -> None:
 
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     os.environ["PYTHONPATH"] = str(Path(aifbench.__file__).parents[1])
+
+
+def as_setting(key: str, value: Any) -> str:
+    """Return what `aifbench plan --set` reads as this value: JSON is YAML in which a text has quotes."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: bool) -> Plan:

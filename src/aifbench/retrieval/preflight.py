@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.system import System
-from aifbench.retrieval.datasets import hdf5_shape, missing
+from aifbench.retrieval.datasets import asked_metric, missing
+from aifbench.retrieval.hdf5 import read_shape
 from aifbench.retrieval.params import HDF5_ENDINGS, KNOWN, MetricName, RetrievalParams
 
 _COPIES = 3
@@ -31,7 +32,8 @@ def check(params: RetrievalParams, system: System) -> Iterator[ConfigError]:
         metric = KNOWN[params.dataset].metric if params.metric == "auto" else params.metric
     elif params.dataset.endswith(HDF5_ENDINGS):
         try:
-            rows, queries, dim = hdf5_shape(params.dataset)
+            rows, queries, dim, known = read_shape(params.dataset)
+            metric = asked_metric(params, known)
         except ConfigError as error:
             yield error
             return

@@ -17,6 +17,13 @@ def check(params: StorageParams, system: System) -> Iterator[ConfigError]:
     """Yield what stops the case on this machine. Makes a temporary file without a name, and nothing else."""
     target = system.paths.target if params.path is None else Path(params.path)
     key = "paths.target" if params.path is None else "path"
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it is made, or its parent is told
+    except OSError as error:  # such as a name that is too long
+        yield ConfigError(key, str(target), f"cannot be reached: {error.strerror}", "a folder that can be made")
+        return
     parent = nearest_folder(target)
     if not parent.is_dir():
         name = "" if parent == target else f"{parent} "

@@ -17,15 +17,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from aifbench.campaign.config import Suite, check_config, read_mapping
+from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.matrix import size
 from aifbench.campaign.paths import operand
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
 from aifbench.campaign.system import System
+from aifbench.campaign.yamlfile import dump, read_mapping
 from aifbench.engines.ollama_models import record_file
 from aifbench.engines.settings import variables
 from aifbench.services.client.reasons import from_config, refuse
@@ -59,7 +59,7 @@ class Checked:
     @property
     def text(self) -> str:
         """Return the campaign as YAML: what runs, and what may be run by hand."""
-        return yaml.safe_dump(self.composed.campaign, sort_keys=False, allow_unicode=True, width=100)
+        return dump(self.composed.campaign)
 
     def summary(self, now: datetime) -> dict[str, Any]:
         """Return what the launch will take."""
@@ -120,10 +120,10 @@ class Checker:
         for folder in sorted((self.settings.project / "profiles").glob("*")):
             path = self.settings.project / "config" / "systems" / f"{folder.name}.yaml"
             if (folder / "config.yaml").is_file() and path.is_file():
-                raw = read_mapping(path)
                 try:
+                    raw = read_mapping(path)
                     found[folder.name] = raw, System.model_validate(raw)
-                except ValueError:
+                except (ConfigError, ValueError):
                     continue  # `aifbench plan` says what is wrong with it
         return found
 
@@ -140,10 +140,10 @@ class Checker:
         try:
             config = check_config(composed.campaign, [self.settings.project / "config" / "launch.yaml"])
             suite = config.suites[0]
-            size = points(suite)
-            if size > MOST_CASES:
+            count = points(suite)
+            if count > MOST_CASES:
                 raise refuse(
-                    "over_limit", f"{size} cases; at most {MOST_CASES} from here", field="config.axes",
+                    "over_limit", f"{count} cases; at most {MOST_CASES} from here", field="config.axes",
                     hint="take values out of the axes, or run a campaign file with snakemake",
                 )  # fmt: skip
             if suite.keys.repetitions.max > MOST_REPETITIONS:
@@ -274,8 +274,6 @@ def varied(suite: Suite) -> list[dict[str, Any]]:
 
 def points(suite: Suite) -> int:
     """Return how many points a suite has at most, without making them."""
-    rows = max((len(values) for values in suite.zipped.values()), default=1)
-    count = math.prod(len(values) for values in suite.axes.values()) * rows
     search = suite.fixed.get("search")
     grids = search.values() if isinstance(search, Mapping) else ()
     most = max(
@@ -286,7 +284,7 @@ def points(suite: Suite) -> int:
         ),
         default=1,
     )
-    return count * max(most, 1) + len(suite.include)
+    return (size(suite) - len(suite.include)) * max(most, 1) + len(suite.include)
 
 
 def _requests(plan: Plan) -> list[Any]:

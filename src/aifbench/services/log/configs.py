@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-import yaml
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from aifbench.campaign.errors import ConfigError
+from aifbench.campaign.yamlfile import read_mapping
 from aifbench.files import Unreadable, json_beneath, write_beneath
 from aifbench.load.urls import parse
 from aifbench.loglevels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold
@@ -134,34 +126,17 @@ class _FileConfig(LogSettings):
 LoggingFile.model_rebuild()
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a date stays the text that was written, so that its zone is not guessed."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_logging_file(file: Path) -> LoggingFile:
     """Return the content of `config/logging.yaml`; an empty one when it is missing.
 
     Raises ValueError with one line: file, key, what is wrong, what is allowed.
     """
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MOST_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return LoggingFile()
-    except OSError as error:
-        raise ValueError(f"{file.name}: {error.strerror or error}") from None
-    if len(data) > MOST_FILE_BYTES:
-        raise ValueError(f"{file.name}: larger than {MOST_FILE_BYTES} bytes")
-    try:
-        content = yaml.load(data, _Loader)
-        found = LoggingFile.model_validate({} if content is None else content)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        content = read_mapping(file, MOST_FILE_BYTES, empty=True) if os.path.exists(file) else {}
+        found = LoggingFile.model_validate(content)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    except ValidationError as error:
         raise ValueError(f"{file.name}: {_one_line(error)}") from None
     names = [config.name for config in found.configs]
     for name in names:
