@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from aifbench.campaign.paths import FilePath, PathText
 from aifbench.load.urls import UrlError, parse, shown
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -39,8 +39,6 @@ _ENDPOINTS = {
 _OTHERS = {"openai": ("/api/chat", "/api/generate"), "ollama": ("/v1", "/chat/completions", "/completions")}
 """Ends of paths that only the other kind has."""
 _BASES = {"openai": "http://host:8000/v1", "ollama": "http://host:11434"}
-
-from aifbench.campaign.paths import PathText
 
 
 def refused(problem: str, value: str | None = None, at: str = "") -> PydanticCustomError:
@@ -145,7 +143,7 @@ Query = Annotated[
     Field(description="query of each request, such as {api-version: '2024-06-01'}; {env: NAME}: a variable's value"),
 ]
 CaFile = Annotated[
-    Path | None,
+    FilePath | None,
     Field(description="PEM file of the authority that vouches for an https server; absent: those of the system"),
 ]
 
