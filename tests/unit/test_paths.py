@@ -31,6 +31,9 @@ PLACES = {
     "suites[0].dataset": {"suites": [{"name": "a", "benchmark": "retrieval", "index": "Flat", "dataset": "{}.hdf5"}]},
     "suites[0].engine.model": {"suites": [{**CHAT, "engine": {"kind": "llamacpp", "model": "{}"}}]},
     "suites[0].engine.gguf": {"suites": [{**CHAT, "engine": OLLAMA}]},
+    "suites[0].engine.ca_file": {
+        "suites": [{**CHAT, "engine": {"kind": "openai", "model": "m", "url": "https://h/v1", "ca_file": "{}"}}]
+    },
     "suites[0].schedule.file": {
         "suites": [{**CHAT, "engine": {"kind": "llamacpp"}, "schedule": {"kind": "trace", "file": "{}"}}]
     },

@@ -55,7 +55,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_an_edited_campaign_would_do(tmp
 @pytest.mark.parametrize(
     "asked",
     ["--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "--detailed-summary", "--unlock",
-     "--touch", "--list-rules", "--list-untracked", "--list-changes=input", "--cleanup-metadata=x",
+     "--list-rules", "--list-untracked", "--list-changes=input", "--cleanup-metadata=x",
      "--print-compilation"],
 )  # fmt: skip
 def test_whatever_is_asked_of_snakemake_but_to_run_writes_nothing(tmp_path, asked):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from aifbench.campaign.paths import PathText
+from aifbench.campaign.paths import FilePath, PathText
 from aifbench.campaign.strict import Strict
 from aifbench.load.urls import UrlError, parse, shown
 
@@ -141,7 +140,7 @@ Query = Annotated[
     Field(description="query of each request, such as {api-version: '2024-06-01'}; {env: NAME}: a variable's value"),
 ]
 CaFile = Annotated[
-    Path | None,
+    FilePath | None,
     Field(description="PEM file of the authority that vouches for an https server; absent: those of the system"),
 ]
 
