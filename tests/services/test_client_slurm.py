@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from aifbench.campaign.resources import JobResources
+from aifbench.services.client.folder import RunFolder
 from aifbench.services.client.slurm import SlurmClient, arguments, cancel_jobs, from_sbatch, parse_partitions
 from aifbench.services.problems import Refused
 
@@ -98,10 +99,15 @@ def test_jobs_are_cancelled_by_the_name_that_the_log_gives_them(tmp_path, progra
     asked = tmp_path / "asked"
     programs("scancel")
     (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
-    cancel_jobs("Using profile x\nSLURM run ID: 5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\nJob 3 has been submitted\n")
+    folder = RunFolder(tmp_path, "x-1")
+    folder.make()
+    log = tmp_path / "x-1" / "launch" / "snakemake.log"
+    log.write_text("Using profile x\nSLURM run ID: 5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\nJob 3 has been submitted\n")
+    cancel_jobs(folder.slurm_runs())
     assert asked.read_text() == "--name=5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\n"
     asked.unlink()
-    cancel_jobs("nothing of Slurm; SLURM run ID: $(id)")
+    log.write_text("nothing of Slurm; SLURM run ID: $(id)\n")
+    cancel_jobs(folder.slurm_runs())
     assert not asked.exists()
 
 

@@ -20,7 +20,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aifbench.services.client.identity import identity, read, write
+from aifbench.services.client.folder import COMMAND, LAUNCH, RunFolder
+from aifbench.services.client.identity import identity
 
 POLL_S = 1.0
 """Between two looks for `cancel.json`."""
@@ -28,10 +29,11 @@ STEPS = ((signal.SIGINT, 60.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0))
 """How a run is ended, and the time in s that each signal has. Snakemake cancels its jobs in Slurm on the first."""
 
 
-def keep(folder: Path) -> None:
+def keep(folder: RunFolder) -> None:
     """Run the command of a folder and write down its end."""
+    os.umask(os.umask(0o077) | 0o022)  # what is run next, and how, others may read and not change
     try:
-        write(folder / "keeper.json", identity(os.getpid()), new=True)
+        folder.write("keeper.json", identity(os.getpid()), new=True)
     except FileExistsError:
         return
     awake, wake = os.pipe()
@@ -39,12 +41,12 @@ def keep(folder: Path) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)
-    if (folder / "cancel.json").exists():
+    if folder.has(LAUNCH, "cancel.json"):
         _end(folder, None)
         return
-    command = read(folder / "command.json")
+    command = folder.read(COMMAND)
     assert command is not None
-    with (folder / "snakemake.log").open("ab") as log:
+    with folder.append("snakemake.log") as log:
         process = subprocess.Popen(
             command["argv"],
             cwd=command["cwd"],
@@ -53,7 +55,7 @@ def keep(folder: Path) -> None:
             stderr=log,
             process_group=0,
         )
-    write(folder / "process.json", identity(process.pid))
+    folder.write("process.json", identity(process.pid))
     steps = iter(STEPS)
     deadline: float | None = None
     cancelled = False
@@ -62,7 +64,7 @@ def keep(folder: Path) -> None:
         with contextlib.suppress(BlockingIOError):
             os.set_blocking(awake, False)
             os.read(awake, 64)
-        cancelled = cancelled or (folder / "cancel.json").exists()
+        cancelled = cancelled or folder.has(LAUNCH, "cancel.json")
         if cancelled and (deadline is None or time.monotonic() > deadline):
             number, seconds = next(steps, (signal.SIGKILL, 10.0))
             deadline = time.monotonic() + seconds
@@ -81,21 +83,18 @@ def end_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def cancel_left(folder: Path) -> None:
+def cancel_left(folder: RunFolder) -> None:
     """Cancel the jobs in Slurm that the run of a folder has left."""
-    try:
-        log = (folder / "snakemake.log").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:  # its keeper was killed before it started anything
-        return
-    if "SLURM run ID" in log:
+    if names := folder.slurm_runs():
         from aifbench.services.client.slurm import cancel_jobs
 
-        cancel_jobs(log)
+        cancel_jobs(names)
 
 
-def _end(folder: Path, code: int | None) -> None:
-    write(folder / "exit.json", {"code": code, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")})
+def _end(folder: RunFolder, code: int | None) -> None:
+    folder.write("exit.json", {"code": code, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]))
+    launch = Path(sys.argv[1])
+    keep(RunFolder(launch.parent.parent, launch.parent.name))

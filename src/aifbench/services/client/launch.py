@@ -29,14 +29,16 @@ from typing import Any
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import digest
+from aifbench.files import Unreadable, list_beneath
 from aifbench.records.collect import collect
 from aifbench.retry import set_aside
 from aifbench.services.client.check import Checked, Checker
-from aifbench.services.client.identity import alive, identity, read, write
+from aifbench.services.client.folder import COMMAND, CONFIG, LAUNCH, REQUEST, RunFolder
+from aifbench.services.client.identity import alive, concerns, identity, read, write
 from aifbench.services.client.keeper import STEPS, cancel_left, end_group
 from aifbench.services.client.reasons import refuse
 from aifbench.services.client.request import LaunchRequest
-from aifbench.services.client.runs import ACTIVE, Runs, owners, tail
+from aifbench.services.client.runs import ACTIVE, Runs, owners
 from aifbench.services.client.slurm import left_jobs
 from aifbench.services.settings import private_folder
 
@@ -45,7 +47,6 @@ SUBMIT_S = 90.0
 STRIPES = 64
 KEYS_KEPT_S = 7 * 86400
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
-_SUBMITTED = "has been submitted with SLURM jobid"
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,28 @@ class Launcher:
     def rehearse(self, checked: Checked, run: str) -> dict[str, float]:
         """Do the slow checks of a launch and leave nothing; return how long each took in s. Raises `Refused`."""
         with self._new_folder(run) as folder:
-            (folder / "config.yaml").write_text(checked.text, encoding="utf-8")
+            config = _write_config(folder, checked)
         try:
-            return self.checker.slow(checked, folder / "config.yaml")
+            return self.checker.slow(checked, config)
         finally:
-            shutil.rmtree(folder.parent)
+            shutil.rmtree(folder.path)
 
     def cancel(self, run: str) -> dict[str, Any]:
         """Ask a run to end; what it has measured stays. Raises `Refused` (not_found, not_active)."""
-        folder = self.runs.folder(run) / "launch"
+        folder = self.runs.folder(run)
         shown = self.runs.show(run)
         if not shown["launched"]:
             raise refuse("not_active", f"{run} was started by hand", hint="end it where it was started (Ctrl-C)")
-        if shown["state"] not in ACTIVE and not (shown["state"] == "failed" and left_jobs(_text(folder))):
+        if not folder.ours():
+            raise refuse("not_active", f"{run} was launched by somebody else", hint="who launched it can cancel it")
+        if shown["state"] not in ACTIVE and not (shown["state"] == "failed" and left_jobs(folder.slurm_runs())):
             raise refuse("not_active", f"{run} has ended: {shown['state']}")
-        (folder / "cancel.json").touch()  # empty: a disk that is full takes it too
-        if alive(read(folder / "keeper.json")) is False:
-            process = read(folder / "process.json")
+        try:
+            folder.touch("cancel.json")
+        except OSError as error:
+            raise refuse("not_active", f"{run}/{LAUNCH}/cancel.json {error.strerror}", hint="delete it") from None
+        if alive(folder.read("keeper.json")) is False:
+            process = folder.read("process.json")
             threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
         return self.runs.show(run)
 
@@ -117,43 +123,41 @@ class Launcher:
         What is measured stays; with `again`, what is invalid or failed is set aside first. Raises `Refused`
         (not_found, not_active, active, complete, queue_full, start_failed).
         """
-        root = self.runs.folder(run)
-        folder = root / "launch"
+        folder = self.runs.folder(run)
         with self._locked("launch"):
-            shown, request = self.runs.show(run), read(folder / "request.json")
+            shown, request = self.runs.show(run), folder.read(REQUEST)
             if not shown["launched"] or request is None:
                 hint = "run it again where it was started: what is measured is not measured twice"
                 raise refuse("not_active", f"{run} was started by hand", hint=hint)
             if shown["state"] in ACTIVE:
                 raise refuse("active", f"{run} goes on: {shown['state']}")
-            if not (root / "plan.json").is_file():
+            if not folder.has("plan.json"):
                 raise refuse("complete", f"{run} has no plan: it ended before", hint="launch it anew")
             if "continue" not in shown["can"] and not (again and "again" in shown["can"]):
                 hint = "what is invalid or failed is measured again with again=true" if "again" in shown["can"] else ""
                 raise refuse("complete", f"{run}: all cases are measured", hint=hint)
-            self._refuse_beside(request["slurm"])
+            self._refuse_beside(request["slurm"] is True)
             try:
+                _refuse_foreign(folder)
                 if again:
-                    set_aside(root, collect(root), ())
+                    set_aside(folder.path, collect(folder.path), ())
                 self._forget_end(folder, request)
                 self._start(folder)
             except ConfigError as error:
                 raise refuse("active", str(error)) from None
             except OSError as error:
-                raise refuse("start_failed", f"{run}: {error.strerror}", hint="make room, then continue it") from None
+                hint = "" if isinstance(error, Unreadable) else "make room, then continue it"
+                raise refuse("start_failed", f"{run}: {error.strerror}", hint=hint) from None
             deadline = time.monotonic() + SUBMIT_S
-            while not (folder / "process.json").exists() and time.monotonic() < deadline:
+            while not folder.has(LAUNCH, "process.json") and time.monotonic() < deadline:
                 time.sleep(0.05)
         return self._answer(run)
 
-    def _forget_end(self, folder: Path, request: dict[str, Any]) -> None:
+    def _forget_end(self, folder: RunFolder, request: dict[str, Any]) -> None:
         """Move aside how a run has ended, so that it may begin once more."""
-        aside = folder / f"ended-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        aside.mkdir()
-        write(folder / "request.json", {**request, "by": identity(os.getpid())})
-        for name in ("exit.json", "cancel.json", "process.json", "keeper.json"):
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).rename(aside / name)
+        folder.write(REQUEST, {**request, "by": identity(os.getpid())})
+        aside = f"ended-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        folder.set_aside(aside, "exit.json", "cancel.json", "process.json", "keeper.json")
 
     def _launch(self, request: LaunchRequest, key: Path | None) -> dict[str, Any]:
         run = new_id(request, datetime.now())
@@ -163,17 +167,17 @@ class Launcher:
             with self._new_folder(run) as folder:
                 self._reserve(checked, run, folder)
         try:
-            took = self.checker.slow(checked, folder / "config.yaml")
+            took = self.checker.slow(checked, folder.path / LAUNCH / CONFIG)
             if key is not None:
                 write(key, {"run_id": run, "request": digest(request.model_dump(mode="json")), "at": _now()})
         except BaseException:
-            shutil.rmtree(folder.parent)  # its name is new: nothing but what this launch made is in it
+            shutil.rmtree(folder.path)  # its name is new: nothing but what this launch made is in it
             raise
         return {**self._answer(run), "checks": took}
 
     def _refuse_beside(self, slurm: bool) -> None:
         most = self.limits.slurm if slurm else self.limits.local
-        going = [run["run_id"] for run in self.runs.active() if run["slurm"] == slurm]
+        going = [run for run, on_slurm in self.runs.active() if on_slurm == slurm]
         if len(going) >= most:
             message = f"{len(going)} run(s) going on; at most {most} at once" + ("" if slurm else " on this machine")
             raise refuse("queue_full", message, hint=f"wait for {going[0]}, or cancel it")
@@ -186,12 +190,11 @@ class Launcher:
             message = f"{len(recent)} launches in the last minute; at most {self.limits.per_minute}"
             raise refuse("rate_limited", message, hint=f"try again in {max(1, round(wait))} s")
 
-    def _reserve(self, checked: Checked, run: str, folder: Path) -> None:
-        config = folder / "config.yaml"
-        config.write_text(checked.text, encoding="utf-8")
+    def _reserve(self, checked: Checked, run: str, folder: RunFolder) -> None:
+        config = _write_config(folder, checked)
         shown = config.relative_to(self.settings.project) if config.is_relative_to(self.settings.project) else config
         command = self.checker.command(checked.request.profile, shown)
-        write(folder / "command.json", {"argv": command, "cwd": str(self.settings.project)})
+        folder.write(COMMAND, {"argv": command, "cwd": str(self.settings.project)})
         content = {
             "run_id": run,
             "created_at": _now(),
@@ -202,29 +205,30 @@ class Launcher:
             "expected": checked.summary(datetime.now().astimezone()),
             "by": identity(os.getpid()),
         }
-        write(folder / "request.json", content)
+        folder.write(REQUEST, content)
 
     def _answer(self, run: str) -> dict[str, Any]:
         """Start the run unless it has started; return the answer to its launch once its jobs are submitted."""
-        folder = self.settings.results / run / "launch"
-        request = read(folder / "request.json")
+        folder = RunFolder(self.settings.results, run)
+        request = folder.read(REQUEST)
         if request is None:
             raise refuse("duplicate", f"the run {run} of this Idempotency-Key was deleted", hint="send a new key")
-        if not (folder / "keeper.json").exists():
+        if not folder.has(LAUNCH, "keeper.json"):
             self._start(folder)
         deadline = time.monotonic() + SUBMIT_S
-        while not submitted(folder, request["slurm"]) and time.monotonic() < deadline:
-            if (folder / "exit.json").exists() and not submitted(folder, request["slurm"]):
-                lines = [line for line in tail(folder / "snakemake.log").splitlines() if line.strip()]
+        slurm = request["slurm"] is True
+        while not submitted(folder, slurm) and time.monotonic() < deadline:
+            if folder.has(LAUNCH, "exit.json") and not submitted(folder, slurm):
+                lines = [line for line in folder.said().splitlines() if line.strip()]
                 said = lines[-1].strip() if lines else "it said nothing"
                 raise refuse("start_failed", f"{run}: {said}"[:500], hint=f"see results/{run}/launch/snakemake.log")
             time.sleep(0.05)
         return {"run_id": run, "state": self.runs.show(run)["state"]}
 
-    def _start(self, folder: Path) -> None:
-        with (folder / "keeper.log").open("ab") as errors:
+    def _start(self, folder: RunFolder) -> None:
+        with folder.append("keeper.log") as errors:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "aifbench.services.client.keeper", str(folder)],
+                [sys.executable, "-m", "aifbench.services.client.keeper", str(folder.path / LAUNCH)],
                 cwd=self.settings.project,
                 env=self.checker.environment(),
                 stdin=subprocess.DEVNULL,
@@ -235,18 +239,17 @@ class Launcher:
         threading.Thread(target=keeper.wait, daemon=True).start()  # no zombie while this process lives
 
     @contextlib.contextmanager
-    def _new_folder(self, run: str) -> Iterator[Path]:
-        """Make the folder of a run, which must be new, and its `launch`; an error of the disk is a refusal."""
-        folder, made = self.settings.results / run, False
+    def _new_folder(self, run: str) -> Iterator[RunFolder]:
+        """Make the folder of a run, which must be new; an error of the disk is a refusal."""
+        folder, made = RunFolder(self.settings.results, run), False
         try:
             self.settings.results.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
+            folder.make()
             made = True
-            (folder / "launch").mkdir()
-            yield folder / "launch"
+            yield folder
         except OSError as error:
             if made:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder.path, ignore_errors=True)
             hint = "make room, or name another folder with --results"
             raise refuse("start_failed", f"the results folder: {error.strerror}", hint=hint) from None
 
@@ -269,40 +272,52 @@ def new_id(request: LaunchRequest, now: datetime) -> str:
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def submitted(folder: Path, slurm: bool) -> bool:
+def submitted(folder: RunFolder, slurm: bool) -> bool:
     """Return whether the jobs of a run are submitted: here, whether Snakemake has begun its first."""
-    if not (folder.parent / "plan.json").exists():
-        return False
-    return not slurm or _SUBMITTED in _text(folder)
+    return folder.has("plan.json") and (not slurm or folder.submitted())
 
 
-def _text(folder: Path) -> str:
-    try:
-        return (folder / "snakemake.log").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+def _write_config(folder: RunFolder, checked: Checked) -> Path:
+    folder.write(CONFIG, checked.text)
+    return folder.path / LAUNCH / CONFIG
 
 
-def _end_without_keeper(folder: Path, process: dict[str, Any] | None) -> None:
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Refuse to start what somebody else may have written. Raises `Refused` (start_failed)."""
+    problem = folder.foreign()
+    if problem is not None:
+        hint = f"if all in it is yours: chmod -R go-w {folder.path}" if "written" in problem else "launch it anew"
+        raise refuse("start_failed", problem, hint=hint)
+
+
+def _end_without_keeper(folder: RunFolder, process: dict[str, Any] | None) -> None:
     """End a run whose keeper has ended: its workflow, batches on this machine that outlived it, jobs in Slurm."""
     for number, seconds in STEPS:
-        measuring = owners(folder.parent)
-        if alive(process) is not True and not measuring:
+        groups, pids = _at_work(folder, process)
+        if not groups and not pids:
             break
-        if process is not None and alive(process):
-            end_group(process["pid"], number)
-        for pid in measuring:
+        for group in groups:
+            end_group(group, number)
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + seconds
-        while (alive(process) or owners(folder.parent)) and time.monotonic() < deadline:
+        while any(_at_work(folder, process)) and time.monotonic() < deadline:
             time.sleep(0.1)
     cancel_left(folder)
 
 
+def _at_work(folder: RunFolder, process: dict[str, Any] | None) -> tuple[list[int], list[int]]:
+    """Return the process groups and the processes that work at a run: those that its files name, and that do."""
+    groups = [process["pid"]] if process is not None and alive(process) else []
+    mine, measuring = ([pid for pid in named if concerns(pid, folder.run)] for named in (groups, owners(folder)))
+    return mine, measuring
+
+
 def _names(results: Path) -> list[str]:
+    """Return what this user has in a folder."""
     try:
-        return [entry.name for entry in os.scandir(results)]
+        return [name for name, facts in list_beneath(results) if facts.st_uid == os.geteuid()]
     except OSError:
         return []
 

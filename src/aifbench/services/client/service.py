@@ -44,6 +44,7 @@ REPORT_POLICY = (
 """A report has its scripts in itself. In a sandbox it has an origin of its own: it can reach neither page nor token."""
 FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A file of a run is shown and does nothing."""
+HTML = "text/html; charset=utf-8"
 TYPES = {
     "svg": "image/svg+xml",
     "json": "application/json",
@@ -213,7 +214,7 @@ class ClientService(Service):
         @router.get("/runs/{id}/report", dependencies=read, responses=_REPORT, response_class=Response)
         async def report(id: Id) -> Response:
             """The report of a run, whole in itself, of whatever is recorded so far."""
-            return _page(await run_sync(self.runs.report, id))
+            return _stream(await run_sync(self.runs.report, id), HTML, REPORT_POLICY)
 
         @router.post("/runs/{id}:ticket", dependencies=read, responses=_answers("not_found"))
         async def ticket(id: Id) -> dict[str, str]:
@@ -228,7 +229,7 @@ class ClientService(Service):
             """The report that a ticket was given for, and the files that it leads to."""
             run = self._run_of(ticket)
             if path == "report/index.html":
-                return _page(await run_sync(self.runs.report, run))
+                return _stream(await run_sync(self.runs.report, run), HTML, REPORT_POLICY)
             return await run_sync(self._file, run, path)
 
     def _validate(self, body: bytes, dry_run: bool) -> dict[str, Any]:
@@ -304,9 +305,13 @@ def _listing(path: str, entries: list[tuple[str, int | None]]) -> Response:
 
 
 def _file_of(name: str, file: BinaryIO) -> Response:
-    """Return a file as its name says what it is; it is read while it is sent, to the size that it has now."""
+    """Return a file as its name says what it is."""
+    return _stream(file, TYPES.get(name.rpartition(".")[2], "application/octet-stream"), FILE_POLICY)
+
+
+def _stream(file: BinaryIO, kind: str, policy: str) -> Response:
+    """Return a file, which is read while it is sent, to the size that it has now."""
     size = os.fstat(file.fileno()).st_size
-    kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
 
     def parts() -> Iterator[bytes]:
         with file:
@@ -315,9 +320,9 @@ def _file_of(name: str, file: BinaryIO) -> Response:
                 left -= len(part)
                 yield part
 
-    headers = {"content-length": str(size), "content-security-policy": FILE_POLICY}
+    headers = {"content-length": str(size), "content-security-policy": policy}
     return StreamingResponse(parts(), media_type=kind, headers=headers)
 
 
 def _page(content: bytes) -> Response:
-    return Response(content, media_type="text/html; charset=utf-8", headers={"content-security-policy": REPORT_POLICY})
+    return Response(content, media_type=HTML, headers={"content-security-policy": REPORT_POLICY})

@@ -9,7 +9,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aifbench.campaign.resources import JobResources
@@ -19,7 +19,6 @@ from aifbench.services.problems import Refused
 TIMEOUT_S = 20.0
 FRESH_S = 30.0
 UP = "up"
-_RUN_ID = re.compile(r"SLURM run ID: ([A-Za-z0-9_-]{1,128})")
 
 REFUSALS = (
     (r"invalid account|account/partition combination|invalid qos|user's group not permitted", "no_allocation"),
@@ -158,17 +157,16 @@ def parse_partitions(text: str) -> list[Partition]:
     return list(found.values())
 
 
-def cancel_jobs(log: str) -> None:
-    """Cancel the jobs that a run of Snakemake has left, by the run id that its log names and every job bears."""
-    for name in sorted(set(_RUN_ID.findall(log))):
+def cancel_jobs(names: Iterable[str]) -> None:
+    """Cancel the jobs that a run of Snakemake has left; each bears one of these names."""
+    for name in names:
         subprocess.run(
             ["scancel", f"--name={name}"], capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
         )
 
 
-def left_jobs(log: str) -> list[str]:
-    """Return the ids of the jobs of a run that Slurm still has."""
-    names = sorted(set(_RUN_ID.findall(log)))
+def left_jobs(names: Sequence[str]) -> list[str]:
+    """Return the ids of the jobs with these names that Slurm still has."""
     return _ask("squeue", "--noheader", f"--name={','.join(names)}", "--format", "%i").split() if names else []
 
 

@@ -33,7 +33,13 @@ AXES = {
     "storage": ("file_size", "File size (such as 64MiB, or several: 4MiB,1GiB)"),
 }
 """What the menu asks for each benchmark, besides clients; `--set` gives all else."""
-MARKS = {"ended": "[green]✓[/]", "failed": "[red]✕[/]", "incomplete": "[yellow]![/]", "cancelled": "–"}
+MARKS = {
+    "ended": "[green]✓[/]",
+    "complete": "[green]✓[/]",
+    "failed": "[red]✕[/]",
+    "incomplete": "[yellow]![/]",
+    "cancelled": "–",
+}
 
 
 class Terminal:
@@ -127,7 +133,9 @@ class Terminal:
             )
         for run in runs:
             begun = "" if run["created_at"] is None else moment(run["created_at"])
-            more = [part for part in (begun, *_parts(run)) if part] + ([] if run["launched"] else ["started by hand"])
+            more = [part for part in (begun, *_parts(run), _not_read(run)) if part] + (
+                [] if run["launched"] else ["started by hand"]
+            )
             mark = MARKS.get(run["state"], "[blue]●[/]")
             self.console.print(f"{mark} {run['state']:<10} {run['id']}", highlight=False, soft_wrap=True)
             self.console.print(f"  {'':<10} [dim]{escape(' · '.join(more))}[/]", highlight=False, soft_wrap=True)
@@ -140,10 +148,10 @@ class Terminal:
             time.sleep(5)
             found = self.runs.show(run)
         self.console.print(_line(found), highlight=False, soft_wrap=True)
-        report = self.runs.settings.results / run / "report" / "index.html"
+        has_report = self.runs.folder(run).has("report", "index.html")
         hints = {
             "follow it": f"aifbench runs {run} --follow" if found["state"] in ACTIVE else None,
-            "report": str(report) if report.is_file() else None,
+            "report": str(self.runs.settings.results / run / "report" / "index.html") if has_report else None,
             "continue": f"aifbench runs {run} --continue" if "continue" in found["can"] else None,
             "measure again": f"aifbench runs {run} --again" if "again" in found["can"] else None,
         }
@@ -231,8 +239,13 @@ def _first(suite: Mapping[str, Any], key: str) -> str:
 
 
 def _line(run: Mapping[str, Any]) -> str:
-    parts = [f"{run['id']}: {run['state']}", *_parts(run), escape(run["message"])]
+    parts = [f"{run['id']}: {run['state']}", *_parts(run), escape(run["message"]), escape(_not_read(run))]
     return " · ".join(part for part in parts if part)
+
+
+def _not_read(run: Mapping[str, Any]) -> str:
+    """Return what of a run's files is not read, and why; empty where all is."""
+    return f"not read: {run['problem']}" if run["problem"] else ""
 
 
 def _parts(run: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ const PASSING = new Set(["queue_full", "rate_limited", "partition_down", "slurm_
 const ACTIVE = new Set(["queued", "running", "cancelling"]);
 const STATES = {
   queued: ["live", "queued"], running: ["live", "running"], cancelling: ["warn", "cancelling"], ended: ["ok", "ended"],
+  complete: ["ok", "complete"],
   cancelled: ["off", "cancelled"], failed: ["bad", "failed"], incomplete: ["warn", "incomplete"],
 };
 const COUNTS = [["valid", "ok"], ["invalid", "warn"], ["failed", "bad"], ["missing", "off"]];
@@ -561,7 +562,7 @@ class RunTable {
     row.run = run;
     row.state.className = `state ${mark}`;
     row.state.textContent = text;
-    row.message.textContent = run.launched && run.state !== "ended" ? run.message : "";
+    row.message.textContent = [run.launched && run.state !== "ended" ? run.message : null, run.problem && `not read: ${run.problem}`].filter(Boolean).join("; ");
     row.begun.textContent = run.created_at ? moment(run.created_at).slice(0, 16) : NONE;
     const { done, planned } = run.repetitions;
     if (planned) {
