@@ -182,7 +182,7 @@ def serve(
 @app.command()
 def menu(
     *,
-    preset: Annotated[str | None, typer.Option(help="Preset to start from.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset to start from: its name.", show_default=False)] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, instead of a preset.", show_default=False)] = None,
     profile: Annotated[str | None, typer.Option(help="Profile on which it runs.", show_default=False)] = None,
     clients: Annotated[str | None, typer.Option(help="Clients, such as 4 or 1,2,4.", show_default=False)] = None,
@@ -221,6 +221,7 @@ def menu(
     given = {key: value for key, value in given.items() if value not in (None, {})}
     terminal = Terminal(project, results)
     try:
+        given = terminal.named(given)
         if yes or check:
             request = as_request(given)
             terminal.check(request)

@@ -20,7 +20,7 @@ from aifbench.campaign.config import merge
 from aifbench.campaign.errors import nearest
 from aifbench.campaign.presets import Preset
 from aifbench.campaign.system import Name, System
-from aifbench.services.client.reasons import PLACES, refuse, shown
+from aifbench.services.client.reasons import PLACES, one_of, refuse, shown
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
 
@@ -239,12 +239,20 @@ def compose(
     name = str(suite["benchmark"])
     if request.profile not in profiles:
         raise refuse(
-            "unknown_profile", f"{shown(request.profile)}: no such profile", field="profile", hint=_of(profiles)
+            "unknown_profile",
+            f"{shown(request.profile)}: no such profile",
+            field="profile",
+            hint=one_of(profiles, request.profile),
         )
     raw, system = profiles[request.profile]
     if request.preset and presets[request.preset].scheduler and system.slurm is None:
         usable = {name for name, (_, other) in profiles.items() if other.slurm is not None}
-        raise refuse("unknown_preset", f"{request.preset} needs a system with Slurm", field="profile", hint=_of(usable))
+        raise refuse(
+            "unknown_preset",
+            f"{request.preset} needs a system with Slurm",
+            field="profile",
+            hint=one_of(usable, request.profile),
+        )
     composed = Composed({}, name, dict(JOB))
     overlay = deepcopy(request.config)
     _lay_over(suite, overlay)
@@ -310,7 +318,7 @@ def _base(request: LaunchRequest, presets: Mapping[str, Preset]) -> dict[str, An
     if request.preset is not None:
         if request.preset not in presets:
             message = f"{shown(request.preset)}: no such preset"
-            raise refuse("unknown_preset", message, field="preset", hint=_of(presets))
+            raise refuse("unknown_preset", message, field="preset", hint=one_of(presets, request.preset))
         preset = presets[request.preset]
         for place, other in (("benchmark", request.benchmark), ("config.benchmark", request.config.get("benchmark"))):
             if other not in (None, preset.benchmark):  # not a set: it may be a list
@@ -318,14 +326,10 @@ def _base(request: LaunchRequest, presets: Mapping[str, Preset]) -> dict[str, An
                 raise refuse("invalid_request", message, field=place, hint="leave one of the two out")
         return deepcopy(preset.suite)
     if request.benchmark is None:
-        raise refuse("unknown_benchmark", "name a preset or a benchmark", field="preset", hint=_of(presets))
+        raise refuse("unknown_benchmark", "name a preset or a benchmark", field="preset", hint=one_of(presets, ""))
     if request.config.get("benchmark") not in (None, request.benchmark):
         raise refuse("invalid_request", "differs from `benchmark`", field="config.benchmark", hint="leave it out")
     return {"benchmark": request.benchmark}
-
-
-def _of(names: Any) -> str:
-    return f"allowed: {', '.join(sorted(names))}"
 
 
 def _lay_over(suite: dict[str, Any], overlay: dict[str, Any]) -> None:
