@@ -209,7 +209,7 @@ def menu(
 
     Exit code 1 for ko. Example: aifbench menu --preset storage-quick --clients 1,2 --yes
     """
-    from aifbench.services.client.terminal import Terminal, as_request, ko, numbers
+    from aifbench.services.client.terminal import Terminal, ko, numbers
     from aifbench.services.problems import Refused
 
     given: dict[str, Any] = {"preset": preset, "benchmark": benchmark, "profile": profile, "node_hours": node_hours}
@@ -223,7 +223,7 @@ def menu(
     try:
         given = terminal.named(given)
         if yes or check:
-            request = as_request(given)
+            request = terminal.request(given)
             terminal.check(request)
         else:
             request = terminal.ask_until_it_works(given)

@@ -195,7 +195,7 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
             path = _find(raw, folders, f"suites[{index}]", where)
             used.append(path)
             raw, suite_where, prefix = read_mapping(path), str(path), ""  # noqa: PLW2901
-        suites.append(_load_suite(raw, prefix, suite_where))
+        suites.append(_load_suite(raw, prefix, suite_where, system))
     names = [suite.keys.name for suite in suites]
     for suite in suites:
         if names.count(suite.keys.name) > 1:
@@ -227,7 +227,7 @@ def _with_account(system: System) -> System:
 SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")
 
 
-def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
+def _load_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     if not isinstance(raw, Mapping):
         raise ConfigError(prefix, raw, "a suite is a mapping or the name of a file", where=where)
     known_benchmarks = benchmarks()
@@ -235,7 +235,7 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
     if not isinstance(name, str) or name not in known_benchmarks:
         raise ConfigError(_join(prefix, "benchmark"), name, "no such benchmark", ", ".join(known_benchmarks), where)
     benchmark = known_benchmarks[name]
-    fields = _Fields(benchmark, where)
+    fields = _Fields(benchmark, where, system)
     common, fixed = {}, {}
     known = [*SuiteKeys.model_fields, *SUITE_KEYS, *fields.names]
     for key, value in raw.items():
@@ -279,8 +279,8 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
 class _Fields:
     """Checks values of a benchmark's fields one by one, so that an error names exactly the key that is wrong."""
 
-    def __init__(self, benchmark: Benchmark, where: str) -> None:
-        self.where = where
+    def __init__(self, benchmark: Benchmark, where: str, system: System) -> None:
+        self.where, self.system = where, system
         self.params = benchmark.params
         self.names = [name for name, field in benchmark.params.model_fields.items() if not field.exclude]
         self._models = {
@@ -297,7 +297,17 @@ class _Fields:
         try:
             return getattr(self._models[name](**{name: value}), name)
         except ValidationError as error:
-            raise _from_validation(error, key, self.where, strip=1, known=[], given=value) from None
+            wrong = _from_validation(error, key, self.where, strip=1, known=[], given=value)
+            raise (self._of_clients(wrong) if name == "clients" else wrong) from None
+
+    def _of_clients(self, wrong: ConfigError) -> ConfigError:
+        """Return the error of a number of clients with what benchmark and system allow together."""
+        limit = self.system.limits.clients
+        most = self.params.most_clients(limit)
+        many = isinstance(wrong.value, int) and wrong.value > limit
+        problem = f"more clients than system '{self.system.name}' allows" if many else wrong.problem
+        allowed = f"{'at most' if many else '1 to'} {most}" + (" (limits.clients)" if most == limit else "")
+        return ConfigError(wrong.key, wrong.value, problem, allowed, self.where, over_limit=many)
 
     def check_suite_value(self, name: str, value: Any, key: str) -> Any:
         """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""

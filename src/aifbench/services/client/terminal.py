@@ -23,7 +23,7 @@ from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
 from aifbench.services.client.menu import menu
 from aifbench.services.client.reasons import one_of, refuse, shown
-from aifbench.services.client.request import LaunchRequest, parse_request
+from aifbench.services.client.request import LaunchRequest
 from aifbench.services.client.runs import ACTIVE, Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
@@ -73,7 +73,9 @@ class Terminal:
         suite = preset["suite"] if preset else {}
         name = preset["benchmark"] if preset else asked.get("benchmark")
         self._ask_axis(asked, name, suite)
-        self._ask_number(asked, "clients", "Clients (a number, or several: 1,2,4)", _first(suite, "clients"))
+        system = next((one for one in offered["profiles"] if one["name"] == profile), None)
+        most = f"1 to {system['clients'][name]}: " if system and name in system["clients"] else ""
+        self._ask_number(asked, "clients", f"Clients ({most}a number, or several: 1,2,4)", _first(suite, "clients"))
         if name == "inference":
             self._ask_number(asked, "services", "Services (servers per batch)", _first(suite, "servers"))
             resources = asked.setdefault("resources", {})
@@ -95,7 +97,7 @@ class Terminal:
         while True:
             asked = self.ask(copy.deepcopy(known))
             try:
-                request = as_request(asked)
+                request = self.request(asked)
                 self.check(request)
                 return request
             except Refused as refused:
@@ -103,6 +105,11 @@ class Terminal:
                 if not refused.field or known == asked or without(given, refused.field) != given:
                     raise
                 self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
+
+    def request(self, content: Mapping[str, Any]) -> LaunchRequest:
+        """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
+        given = {key: value for key, value in content.items() if value not in (None, {})}
+        return self.checker.parse(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
 
     def check(self, request: LaunchRequest) -> Checked:
         """Check a request and show what it would take. Raises `Refused`."""
@@ -241,12 +248,6 @@ def without(request: Mapping[str, Any], field: str) -> dict[str, Any]:
 def moment(stamp: str) -> str:
     """Return a time as this machine's clock shows it, to the minute."""
     return f"{datetime.fromisoformat(stamp).astimezone():%d %b %H:%M}"
-
-
-def as_request(content: Mapping[str, Any]) -> LaunchRequest:
-    """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
-    given = {key: value for key, value in content.items() if value not in (None, {})}
-    return parse_request(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
 
 
 def ko(refused: Refused) -> str:
