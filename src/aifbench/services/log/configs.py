@@ -6,6 +6,7 @@ which a restart and the jobs read them. An expiry is final: a clock that is set 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -35,6 +36,7 @@ MOST_CONFIGS = 100
 MOST_FILE_BYTES = 64 * 1024
 CODE = "invalid_config"
 DATE_HINT = "give date, time and zone, such as 2026-11-27T18:00:00+01:00"
+LEVEL_HINT = "0: info and above, 1: warnings and errors, 2: errors"
 
 
 def _text(value: Any) -> Any:
@@ -177,7 +179,7 @@ def settings_of(body: Any) -> LogSettings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None
-        hint = DATE_HINT if field == "expires_at" else f"allowed: {', '.join(LogSettings.model_fields)}"
+        hint = _hint(field) or f"allowed: {', '.join(LogSettings.model_fields)}"
         raise Refused(422, CODE, _message(first), field=field, hint=hint) from None
 
 
@@ -335,7 +337,15 @@ def _message(error: Mapping[str, Any]) -> str:
         return "is missing"
     if error["type"] == "extra_forbidden":
         return "is not a key"
+    if error["loc"] and error["loc"][-1] == "logLevel":
+        return f"{json.dumps(error['input'], default=str)[:60]} is no level"
     return text
+
+
+def _hint(field: str | None) -> str:
+    """Return what is allowed in a field; empty where its message says it."""
+    last = (field or "").rpartition(".")[2]
+    return {"logLevel": LEVEL_HINT, "expires_at": DATE_HINT}.get(last, "")
 
 
 def _one_line(error: Exception) -> str:
@@ -343,7 +353,7 @@ def _one_line(error: Exception) -> str:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         value = first.get("input")
-        shown = f" = {value!r}"[:80] if isinstance(value, str | int | float) else ""
-        hint = f" ({DATE_HINT})" if field.endswith("expires_at") else ""
+        shown = f" = {value!r}"[:80] if isinstance(value, str | int | float) and not field.endswith("logLevel") else ""
+        hint = f" ({_hint(field)})" if _hint(field) else ""
         return f"{field}{shown}: {_message(first)}{hint}" if field else _message(first)
     return " ".join(str(error).split())
