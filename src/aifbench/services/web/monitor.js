@@ -267,7 +267,7 @@ function showJobs(root, signal, run = null) {
     root.append(el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")));
   }
   root.append(
-    el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, el("span", { class: "push" }, filter, link.node)),
+    el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, filter, el("span", { class: "push" }, link.node)),
     said, problem, nobody, advice, ...sections,
   );
   let total = 0;
@@ -285,7 +285,7 @@ function showJobs(root, signal, run = null) {
     if (advice.textContent !== told) advice.textContent = told;
     advice.hidden = !told;
     nobody.hidden = known || every.length > 0;
-    for (const node of [summary, ...sections]) node.hidden = !nobody.hidden;
+    summary.hidden = filter.hidden = !nobody.hidden;
     const running = all.filter((row) => row.active);
     const over = all.filter((row) => !row.active && row.state !== "not-started");
     const idle = all.filter((row) => row.state === "not-started");
@@ -293,13 +293,16 @@ function showJobs(root, signal, run = null) {
     running.sort((a, b) => order(a) - order(b) || (b.started_at ?? "").localeCompare(a.started_at ?? "") || a.batch.localeCompare(b.batch));
     over.sort((a, b) => (b.ended_at ?? b.started_at ?? "").localeCompare(a.ended_at ?? a.started_at ?? ""));
     const at = document.activeElement?.closest?.("[data-job]")?.dataset.job;
+    const less = all.length < every.length; // a part without a row is left out where the filter has made it so
+    sections[0].hidden = !nobody.hidden || (less && !running.length);
+    sections[1].hidden = !nobody.hidden || (less && !over.length && !idle.length);
     active.show(running);
     ended.show(over.slice(0, SHOWN_ENDED));
     waiting.show(idle.slice(0, SHOWN_ENDED));
     active.node.hidden = !running.length;
-    none.hidden = running.length > 0 || every.length > all.length;
+    none.hidden = running.length > 0;
     ended.node.hidden = !over.length;
-    noneEnded.hidden = over.length > 0 || every.length > all.length;
+    noneEnded.hidden = over.length > 0 || less;
     more.hidden = total <= every.length;
     more.textContent = `${count(total)} jobs are known in all${run === null ? "; older ones are in the reports of their campaigns" : ""}.`;
     planned.hidden = !idle.length;
