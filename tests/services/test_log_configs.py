@@ -299,7 +299,11 @@ def test_the_end_of_a_configuration_of_the_file_is_final_until_its_time_changes(
             "the name 'x' is there twice",
         ),
         ("loki: {url: 'file:///etc/passwd'}", "loki.url"),
-        ("loki: {url: 'http://user:password@host'}", "loki.url"),
+        ("loki: {url: 'http://user:password@host'}", "loki.url = 'http://***@host'"),
+        (
+            "loki: {url: 'http://host:99999/push?key=secret'}",
+            "loki.url = 'http://host:99999/push?***': port",
+        ),
         ("loki: {url: 'http://host:99999'}", "loki.url"),
         ("loki: {url: 'http://host:abc'}", "loki.url"),
         ("loki: {url: 'http://host?tenant=a'}", "loki.url"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from pydantic import (
     ValidationError,
 )
 
-from aifbench.load.urls import parse
+from aifbench.load.urls import Address, UrlError, parse, shown
 from aifbench.loglevels import MATCHED, Fields, Rule, Threshold, threshold
 from aifbench.records.store import atomic_write
 from aifbench.services.ids import PATTERN
@@ -37,17 +38,13 @@ MOST_FILE_BYTES = 64 * 1024
 CODE = "invalid_config"
 DATE_HINT = "give date, time and zone, such as 2026-11-27T18:00:00+01:00"
 LEVEL_HINT = "0: info and above, 1: warnings and errors, 2: errors"
+LOKI_PATH = "/loki/api/v1/push"
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, str | datetime):
         return value
     raise ValueError("must be a text with date, time and zone")
-
-
-def _address(value: str) -> str:
-    parse(value)
-    return value
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
@@ -89,16 +86,31 @@ class LogConfig(LogSettings):
         return Rule(self.name, self.logLevel, expires, self.match.model_dump(exclude_none=True))
 
 
+def push_address(url: str) -> tuple[Address, str]:
+    """Return where the server of a push is, and what it is asked for there. Raises `UrlError`.
+
+    A server without a path takes pushes where Grafana Loki does.
+    """
+    base, asked, query = url.partition("?")
+    address = parse(base)
+    if asked and not address.path:
+        raise UrlError("what follows a `?` goes with the whole address: the path of the push is missing before it", url)
+    if not re.fullmatch("[!-~]*", query) or "#" in query:
+        raise UrlError("what follows the `?` is percent-encoded, without `#`", url)
+    return address, (address.path or LOKI_PATH) + (f"?{query}" if query else "")
+
+
+def _push_url(url: str) -> str:
+    push_address(url)
+    return url
+
+
 class Loki(BaseModel):
-    """Where statements are pushed to."""
+    """Where statements are pushed to, by Grafana Loki's protocol: Loki, VictoriaLogs, or a gateway before one."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[
-        str,
-        Field(pattern=r"^https?://[^/@\s]+$", description="such as http://127.0.0.1:3100"),
-        AfterValidator(_address),
-    ]
+    url: Annotated[str, AfterValidator(_push_url), Field(description="of the server, or whole: where it takes pushes")]
     credentials: Path | None = Field(None, description="file with mode 0600: `user:password`, or a bearer token")
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "local"
@@ -353,7 +365,8 @@ def _one_line(error: Exception) -> str:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         value = first.get("input")
-        shown = f" = {value!r}"[:80] if isinstance(value, str | int | float) and not field.endswith("logLevel") else ""
+        value = shown(value) if field.endswith("url") and isinstance(value, str) else value
+        said = f" = {value!r}"[:80] if isinstance(value, str | int | float) and not field.endswith("logLevel") else ""
         hint = f" ({_hint(field)})" if _hint(field) else ""
-        return f"{field}{shown}: {_message(first)}{hint}" if field else _message(first)
+        return f"{field}{said}: {_message(first)}{hint}" if field else _message(first)
     return " ".join(str(error).split())
