@@ -193,7 +193,7 @@ def serve(
 @app.command()
 def menu(
     *,
-    preset: Annotated[str | None, typer.Option(help="Preset to start from.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset to start from: its name.", show_default=False)] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, instead of a preset.", show_default=False)] = None,
     profile: Annotated[str | None, typer.Option(help="Profile on which it runs.", show_default=False)] = None,
     clients: Annotated[str | None, typer.Option(help="Clients, such as 4 or 1,2,4.", show_default=False)] = None,
@@ -220,7 +220,7 @@ def menu(
 
     Exit code 1 for ko. Example: aifbench menu --preset storage-quick --clients 1,2 --yes
     """
-    from aifbench.services.client.terminal import Terminal, as_request, ko, numbers
+    from aifbench.services.client.terminal import Terminal, ko, numbers
     from aifbench.services.problems import Refused
 
     given: dict[str, Any] = {"preset": preset, "benchmark": benchmark, "profile": profile, "node_hours": node_hours}
@@ -232,8 +232,9 @@ def menu(
     given = {key: value for key, value in given.items() if value not in (None, {})}
     terminal = Terminal(project, results)
     try:
+        given = terminal.named(given)
         if yes or check:
-            request = as_request(given)
+            request = terminal.request(given)
             terminal.check(request)
         else:
             request = terminal.ask_until_it_works(given)

@@ -122,7 +122,7 @@ class Batch:
         (self.folder / "owner.lock").write_bytes(orjson.dumps({**known, **owner}))
 
 
-def write_plan(results, campaign, batches, slurm=None):
+def write_plan(results, campaign, batches, slurm=None, params=None):
     """Write the plan.json of a campaign: `batches` maps a batch's name to its number of cases."""
     folder = Path(results) / campaign
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +131,16 @@ def write_plan(results, campaign, batches, slurm=None):
         {"batch": name, "benchmark": "storage", "setup": {}, "cases": cases[name], "expected_s": 12.5}
         for name in batches
     ]
-    every = [{"case": case, "repetitions": {"min": 2, "max": 3}} for names in cases.values() for case in names]
+    least = {"min": 2, "max": 3}
+    every = [
+        {
+            "case": case,
+            "batch": name,
+            "repetitions": least,
+            "params": ((params or {}).get(name) or [{}] * len(names))[i],
+        }
+        for name, names in cases.items()
+        for i, case in enumerate(names)
+    ]
     content = {"campaign": campaign, "system": {"slurm": slurm}, "cases": every, "batches": entries}
     (folder / "plan.json").write_bytes(orjson.dumps(content))

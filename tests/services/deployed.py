@@ -88,6 +88,26 @@ def filled(expression: str, **values: str) -> str:
     return re.sub(r"\$\{?(\w+)\}?", lambda match: known[match[1]], expression)
 
 
+LINES = re.compile(r"(\{[^{}]*\})((?: \| \w+=`[^`]*`)*)")
+RATE = re.compile(rf"sum by \((\w+)\) \(count_over_time\({LINES.pattern} \[1m\]\)\)")
+
+
+def in_logsql(expression: str) -> str:
+    """Return a LogQL expression of the dashboards in the language of VictoriaLogs: the same lines, the same groups.
+
+    All of them are lines of a selector and filters by equality, or their number by one field. Fails for another one.
+    """
+    found = LINES.fullmatch(expression)
+    if found:
+        selector, filters, by = found[1], found[2], ""
+    else:
+        found = RATE.fullmatch(expression)
+        assert found, f"neither lines nor their number: {expression}"
+        selector, filters, by = found[2], found[3], f" | stats by ({found[1]}) count() as lines"
+    wanted = [f'{name}:="{value}"' for name, value in re.findall(r"(\w+)=`([^`]*)`", filters)]
+    return " ".join([selector, *wanted]) + by
+
+
 def names_in(expression: promql_parser.Expr) -> set[str]:
     """Return the names of all metrics that an expression asks for."""
     found: set[str] = set()

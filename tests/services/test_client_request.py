@@ -12,14 +12,17 @@ from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import Preset, load_presets
 from aifbench.campaign.system import System
 from aifbench.services.client.check import Checker, points, varied
+from aifbench.services.client.launch import LaunchLimits
+from aifbench.services.client.menu import menu
 from aifbench.services.client.reasons import CODES, from_config
-from aifbench.services.client.request import compose, parse_request
+from aifbench.services.client.request import compose
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
 from aifbench.services.settings import Settings
-from tests.services.checkout import ROOT
+from tests.services.checkout import ROOT, change_system, checkout, settings
 
 PRESETS, BROKEN = load_presets(ROOT / "config" / "presets")
+CHECKER = Checker(Settings(ROOT, ROOT / "results", ROOT / "state", ROOT / "run"), SlurmClient())
 PROFILES = {}
 for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
     RAW = yaml.safe_load(path.read_text())
@@ -27,7 +30,7 @@ for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
 
 
 def composed(**request):
-    found = parse_request(json.dumps(request).encode())
+    found = CHECKER.parse(json.dumps(request).encode())
     return compose(found, PRESETS, PROFILES, "run-1", Path("results"))
 
 
@@ -226,7 +229,7 @@ def test_not_json_and_too_deep():
         b'{"clients": 1e999}',
     ):
         with pytest.raises(Refused) as caught:
-            parse_request(body)
+            CHECKER.parse(body)
         assert caught.value.code == "invalid_request"
         assert caught.value.status == 422
 
@@ -234,13 +237,15 @@ def test_not_json_and_too_deep():
 @pytest.mark.parametrize(
     ("request_", "field", "message", "hint"),
     [
-        ({"clients": [1, -3]}, "clients[1]", "-3: too small", "allowed: a whole number, 1 to 1024"),
-        ({"clients": [1, 0]}, "clients[1]", "0: too small", "allowed: a whole number, 1 to 1024"),
-        ({"clients": [1, 1000000]}, "clients[1]", "1000000: too large", "allowed: a whole number, 1 to 1024"),
-        ({"clients": [1, "2"]}, "clients[1]", "'2': of the wrong kind", "allowed: a whole number, 1 to 1024"),
+        ({"clients": [1, -3]}, "clients[1]", "-3: too small", "allowed: a whole number, 1 to 64"),
+        ({"clients": [1, 0]}, "clients[1]", "0: too small", "allowed: a whole number, 1 to 64"),
+        ({"clients": [1, 1000000]}, "clients[1]", "1000000: too large", "allowed: a whole number, 1 to 64"),
+        ({"clients": [1, "2"]}, "clients[1]", "'2': of the wrong kind", "allowed: a whole number, 1 to 64"),
         ({"clients": []}, "clients", "[]: too few values", "a list of 1 to 32 of these"),
-        ({"clients": -1}, "clients", "-1: too small", "1 to 1024, or a list of 1 to 32 of these"),
-        ({"clients": True}, "clients", "True: of the wrong kind", "a whole number, 1 to 1024, or a list"),
+        ({"clients": -1}, "clients", "-1: too small", "1 to 64, or a list of 1 to 32 of these"),
+        ({"clients": True}, "clients", "True: of the wrong kind", "a whole number, 1 to 64, or a list"),
+        ({"clients": 0, "profile": "meluxina"}, "clients", "0: too small", "a whole number, 1 to 256, or a list"),
+        ({"clients": 0, "profile": "nowhere"}, "clients", "0: too small", "a whole number, 1 to 1024, or a list"),
         ({"services": [1] * 17}, "services", "too many values", "a list of 1 to 16 of these"),
         ({"seed": -1}, "seed", "-1: too small", "allowed: a whole number, 0 to 9007199254740991"),
         ({"node_hours": 0}, "node_hours", "0: too small", "allowed: a number above 0, at most 100000"),
@@ -260,7 +265,7 @@ def test_a_wrong_value_is_told_what_is_allowed_there(request_, field, message, h
 
 def test_what_is_not_json_is_called_so():
     with pytest.raises(Refused, match=r"not JSON: .* at line 1 column 2") as caught:
-        parse_request(b"{preset}")
+        CHECKER.parse(b"{preset}")
     assert "a JSON object" in caught.value.hint
 
 
@@ -272,6 +277,9 @@ def test_what_is_not_json_is_called_so():
         ({"config": {"repetitions": 0}}, "invalid_config", "config.repetitions.min", ""),
         ({"config": {"block_size": "3MiB"}}, "invalid_config", "config.axes.file_size", ""),
         ({"clients": [1, 100]}, "over_limit", "clients", "at most 64"),
+        ({"config": {"axes": {"clients": [1, 5000]}}}, "over_limit", "config.axes.clients[1]", "at most 64 (limits.cl"),
+        ({"config": {"axes": {"clients": [1, 0]}}}, "invalid_config", "config.axes.clients[1]", "1 to 64 (limits.cl"),
+        ({"config": {"clients": "many"}}, "invalid_config", "config.clients", "1 to 64 (limits.clients)"),
         ({"config": {"axes": {"clients": [100]}}}, "over_limit", "config.axes.clients", "at most 64"),
         ({"node_hours": 0.0001}, "over_limit", "node_hours", ""),
         ({"config": {"axes": 5}}, "invalid_config", "config.axes", ""),
@@ -389,3 +397,25 @@ def test_codes_are_documented_and_have_a_status():
     for code, reason in CODES.items():
         assert 400 <= reason.status < 600, code
         assert f"| `{code}` | {reason.status} | {reason.meaning} |" in text
+
+
+def test_the_hint_of_clients_is_what_system_and_benchmark_allow_together(tmp_path):
+    """A system that allows more than a benchmark takes: the benchmark's own bound holds; retrieval has none."""
+    project = checkout(tmp_path / "project")
+    change_system(project, "laptop", limits={"clients": 5000})
+    checker = Checker(settings(tmp_path), SlurmClient())
+    (laptop,) = (one for one in menu(checker, LaunchLimits())["profiles"] if one["name"] == "laptop")
+    assert laptop["clients"] == {"retrieval": 5000, "inference": 1024, "storage": 1024}
+    for clients in (0, 2000):
+        campaign = {"campaign": "c", "system": str(project / "config/systems/laptop.yaml"), "suites": [
+            {"name": "s", "benchmark": "storage", "file_size": "1MiB", "clients": clients}]}  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            check_config(campaign, [Path("config/launch.yaml")])
+        assert caught.value.allowed == "1 to 1024"
+
+
+def test_a_retrieval_that_cannot_keep_its_clients_busy_says_how_many_it_can():
+    suite_ = {"name": "s", "benchmark": "retrieval", "dataset": "synthetic", "dim": 8, "vectors": 1000,
+              "index": "Flat", "queries": 100, "batch_size": 16, "clients": 8}  # fmt: skip
+    with pytest.raises(ConfigError, match="at most 6 clients, or at least 128 queries"):
+        make_plan(check_config({"campaign": "c", "suites": [suite_]}, [Path("config/launch.yaml")]))

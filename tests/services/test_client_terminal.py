@@ -86,6 +86,25 @@ def test_the_questions(terminal):
     assert "ok" not in asked.stdout.split()
 
 
+def test_a_preset_is_asked_for_by_its_name_too(terminal):
+    # wrong, ambiguous and of another system: asked again each time; then the beginning of one alone
+    asked = terminal(
+        "menu", "--profile", "laptop", said="storage-quik\nretrieval\n7\n\u00b2\nSTORAGE-Q\n1MiB\n1\n2\nn\n"
+    )
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "'storage-quik': no such preset (did you mean storage-quick? " in asked.stdout
+    assert "several presets begin so (one of retrieval-full, retrieval-quick)" in asked.stdout
+    assert "'7': no such preset" in asked.stdout
+    assert "2 cases, 4 repetitions in 1 job(s)" in asked.stdout
+
+
+@pytest.mark.parametrize("name", ["storage-quick", "Storage in a minute", "storage-q", " STORAGE IN "])
+def test_an_option_takes_the_name_the_title_or_its_beginning(terminal, name):
+    found = terminal("menu", "--preset", name, "--set", "repetitions=2", "--profile", "laptop", "--check")
+    assert found.returncode == 0, found.stderr
+    assert "2 cases, 4 repetitions in 1 job(s)" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("said", "code", "field"),
     [
@@ -120,7 +139,20 @@ def test_options_of_runs_that_lack_something(terminal, options):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--preset", "storage-quik"], "ko unknown_preset preset: 'storage-quik': no such preset (allowed: "),
+        (
+            ["--preset", "storage-quik"],
+            "ko unknown_preset preset: 'storage-quik': no such preset (did you mean storage-quick? ",
+        ),
+        (
+            ["--preset", "storage"],
+            "ko unknown_preset preset: 'storage': several presets begin so (one of storage-full, st",
+        ),
+        (["--preset", "2"], "ko unknown_preset preset: '2': no such preset (allowed: "),
+        (
+            ["--preset", "storage-quick", "--profile", "labtop"],
+            "ko unknown_profile profile: 'labtop': no such profile (did ",
+        ),
+        (["--clients", "1"], "ko unknown_benchmark preset: name a preset or a benchmark (allowed: "),
         (["--preset", "storage-quick", "--set", "mode=drect"], "ko invalid_config config.mode: 'drect': "),
         (["--preset", "storage-quick", "--clients", "1,99"], "ko over_limit clients: 99: more clients than "),
         (["--preset", "storage-quick", "--profile", "meluxina"], "ko no_allocation profile: account: "),

@@ -2,14 +2,18 @@
 
 import importlib.util
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import promql_parser
 import pytest
 import yaml
 
-from tests.services.deployed import DASHBOARDS, GRAFANA, METRICS, RULES, expressions, filled, names_in
+from aifbench.services.log.loki import METADATA, payload
+from tests.services.deployed import DASHBOARDS, GRAFANA, METRICS, ROOT, RULES, expressions, filled, in_logsql, names_in
 
 PARTS = ("fleet", "run", "job", "services")
 
@@ -74,6 +78,55 @@ def test_every_expression_parses_and_asks_for_known_metrics() -> None:
                 assert names <= METRICS | RULES, f"{part}: {title}: nobody has {names - METRICS - RULES}"
                 seen |= names
     assert len(seen) > 30
+
+
+def of_the_log() -> dict[str, str]:
+    return {
+        f"{part}: {title}": filled(expression)
+        for part in PARTS
+        for title, kind, expression in expressions(part)
+        if kind == "loki"
+    }
+
+
+LOGQL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aifbench" / "logql"
+
+
+def errors_in(expressions: list[str]) -> list[list[int]]:
+    """Return for each expression of LogQL where Grafana's own parser of it finds an error."""
+    if shutil.which("node") is None or not LOGQL.is_dir():
+        pytest.skip("the parser of LogQL is not here: tests/tools/build-logql")
+    command = ["node", str(ROOT / "tests" / "tools" / "logql.mjs"), str(LOGQL)]
+    done = subprocess.run(
+        command, input=json.dumps(expressions), capture_output=True, text=True, check=True, timeout=60
+    )
+    return json.loads(done.stdout)
+
+
+def test_every_expression_of_the_log_is_logql() -> None:
+    asked = of_the_log()
+    wrong = ["{app=aifbench}", '{app="aifbench"} || run_id=`x`', 'sum by level (count_over_time({app="a"}[1m])', "{"]
+    found = errors_in([*asked.values(), *wrong])
+    assert dict(zip(asked, found, strict=False)) == {title: [] for title in asked}
+    assert all(found[len(asked) :])
+
+
+def test_expressions_of_the_log_ask_for_labels_and_fields_of_our_lines() -> None:
+    record = {
+        "t": "2026-11-26T12:00:00+00:00",
+        "level": 0,
+        "msg": "x",
+        **dict.fromkeys(METADATA, "x"),
+        "service": "job",
+    }
+    (stream,) = payload([record], "here")["streams"]
+    labels, fields = set(stream["stream"]), set(stream["values"][0][2])
+    assert len(of_the_log()) == 6
+    for title, expression in of_the_log().items():
+        selector, _, filters = in_logsql(expression).partition("}")
+        assert set(re.findall(r"(\w+)=", selector)) <= labels, title
+        assert set(re.findall(r"(\w+):=", filters)) <= fields, title
+        assert set(re.findall(r"by \((\w+)\)", filters)) <= labels, title
 
 
 def test_rules_ask_for_known_metrics() -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -14,10 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 
 from tests.services.deployed import DEPLOY
 from tests.services.live import Live
-from tests.services.loki import BINARY, await_ready, free_port
+from tests.services.victoria_logs import PUSH, free_port, running
 
 PROMETHEUS = DEPLOY / "prometheus"
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
@@ -151,28 +151,39 @@ def test_a_wrong_start_says_what_is_wrong(tmp_path: Path, arguments: list[str], 
     assert said in done.stderr
 
 
-def is_free(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return True
-    return False
+def test_victoria_logs_is_started_on_the_loopback_with_a_password(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as store:
+        folder = tmp_path / "state" / "aifbench" / "deploy"
+        assert listens_at(store.pid) == {"127.0.0.1"}
+        assert httpx.get(f"{store.url}/select/vmui/", timeout=5).status_code == 401
+        assert httpx.post(f"{store.url}{PUSH}", json={"streams": []}, timeout=5).status_code == 401
+        assert httpx.get(f"{store.url}/select/vmui/", headers=store.headers, timeout=5).status_code == 200
+        secrets = [folder / "password-victoria-logs", store.credentials]
+        assert {stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (folder, *secrets)} == {0}
+        secret = secrets[0].read_text().strip()
+        assert secret not in " ".join(psutil.Process(store.pid).cmdline())
+        assert secret not in (tmp_path / "state" / "output.txt").read_text()
 
 
-def test_loki_is_started_on_the_loopback_with_its_own_folder(tmp_path: Path) -> None:
-    if not BINARY.exists():
-        pytest.skip("Loki is not built: tests/tools/build-loki")
-    port = next(port for port in iter(free_port, None) if is_free(port + (-5995 if port > 50000 else 5995)))
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CACHE_HOME": str(BINARY.parents[2])}
-    command = [str(DEPLOY / "start"), "loki", "--port", str(port)]
-    with (tmp_path / "loki.txt").open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    try:
-        await_ready(f"http://127.0.0.1:{port}", process, tmp_path / "loki.txt")
-        assert listens_at(process.pid) == {"127.0.0.1"}
-        assert (tmp_path / "aifbench" / "deploy" / "loki" / "wal").is_dir()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    assert process.returncode == 0
+def test_loki_gets_its_configuration_its_folder_and_the_loopback(tmp_path: Path) -> None:
+    """Loki is not built here: a program of its name says how it was started."""
+    fake = tmp_path / "bin" / "loki"
+    fake.parent.mkdir()
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = -version ] && { echo "loki, version 3.7.8"; exit; }\necho "arguments: $*"\nenv\n'
+    )
+    fake.chmod(0o755)
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "PATH": f"{fake.parent}:/usr/bin:/bin"}
+    command = [str(DEPLOY / "start"), "loki", "--port", "3199"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=20).stdout
+    found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    assert f"-config.file={DEPLOY}/loki/loki.yaml -config.expand-env=true" in said
+    assert (found["DATA"], found["PORT"]) == (str(tmp_path / "aifbench" / "deploy" / "loki"), "3199")
+    server = yaml.safe_load((DEPLOY / "loki" / "loki.yaml").read_text())["server"]
+    assert {server["http_listen_address"], server["grpc_listen_address"]} == {"127.0.0.1"}
+    fake.write_text("#!/bin/sh\n")  # another program of that name, such as Debian's
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
+    assert (refused.returncode, "Grafana Loki is not installed" in refused.stderr) == (1, True)
 
 
 def test_grafana_gets_its_files_and_no_secret_on_its_command_line(tmp_path: Path) -> None:

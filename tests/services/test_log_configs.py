@@ -1,5 +1,6 @@
 """Log configurations by an injected clock: what is accepted, what holds, when it ends, what survives."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -48,10 +49,6 @@ def level(configs, **fields):
         ({"expires_at": "2026-11-27T18:00:00"}, "expires_at", "has no time zone"),
         ({"expires_at": 1795802400}, "expires_at", "must be a text with date, time and zone"),
         ({"expires_at": "tomorrow"}, "expires_at", "Input should be a valid datetime"),
-        ({"logLevel": 3}, "logLevel", "less than or equal to 2"),
-        ({"logLevel": True}, "logLevel", "valid integer"),
-        ({"logLevel": "1"}, "logLevel", "valid integer"),
-        ({"logLevel": None}, "logLevel", "valid integer"),
         ({"level": 1}, "level", "is not a key"),
         ({"match": {"user": "x"}}, "match.user", "is not a key"),
         ({"match": {"run": ""}}, "match.run", "at least 1 character"),
@@ -64,6 +61,30 @@ def test_what_cannot_be_a_configuration_is_refused_with_its_field(change, field,
     assert (refused.value.code, refused.value.field) == ("invalid_config", field)
     assert message in refused.value.message
     assert refused.value.hint
+
+
+LEVELS = "0: info and above, 1: warnings and errors, 2: errors"
+NO_LEVELS = ["debug", "1", "", 3, -1, 10**18, True, False, None, 1.0, 0.5, [], {"a": 1}, "x" * 5000]
+
+
+@pytest.mark.parametrize("value", NO_LEVELS)
+def test_what_is_no_level_is_answered_with_what_the_levels_mean(tmp_path, value):
+    with pytest.raises(Refused) as refused:
+        settings_of({"logLevel": value, "expires_at": at(60)})
+    assert (refused.value.field, refused.value.hint) == ("logLevel", LEVELS)
+    shown = json.dumps(value)[:60]
+    assert refused.value.message == f"{shown} is no level"
+    file = tmp_path / "logging.yaml"
+    file.write_text(f"configs: [{{name: x, logLevel: {json.dumps(value)}, expires_at: {at(60)}}}]")
+    with pytest.raises(ValueError, match="no level") as broken:
+        read_logging_file(file)
+    assert str(broken.value) == f"logging.yaml: configs.0.logLevel: {shown} is no level ({LEVELS})"
+
+
+def test_a_missing_level_is_told_what_may_stand_there():
+    with pytest.raises(Refused) as refused:
+        settings_of({"expires_at": at(60)})
+    assert (refused.value.message, refused.value.hint) == ("is missing", LEVELS)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 1, {"logLevel": 1}])
@@ -278,7 +299,11 @@ def test_the_end_of_a_configuration_of_the_file_is_final_until_its_time_changes(
             "the name 'x' is there twice",
         ),
         ("loki: {url: 'file:///etc/passwd'}", "loki.url"),
-        ("loki: {url: 'http://user:password@host'}", "loki.url"),
+        ("loki: {url: 'http://user:password@host'}", "loki.url = 'http://***@host'"),
+        (
+            "loki: {url: 'http://host:99999/push?key=secret'}",
+            "loki.url = 'http://host:99999/push?***': port",
+        ),
         ("loki: {url: 'http://host:99999'}", "loki.url"),
         ("loki: {url: 'http://host:abc'}", "loki.url"),
         ("loki: {url: 'http://host?tenant=a'}", "loki.url"),

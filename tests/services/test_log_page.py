@@ -232,7 +232,8 @@ def test_a_broken_file_is_told(open_page, server):
     expect(lambda: server.get(CONFIGS).json()["file"]["problem"])
     page.reload()
     page.locator("section .problem").first.wait_for()
-    assert "configs.0.logLevel = 7" in page.locator("section .problem").first.inner_text()
+    told = "configs.0.logLevel: 7 is no level (0: info and above, 1: warnings and errors, 2: errors)"
+    assert told in page.locator("section .problem").first.inner_text()
 
 
 def test_after_a_restart_of_the_server_the_page_goes_on(browser, tmp_path):

@@ -360,6 +360,12 @@ def test_query_by_run_level_time_and_number(server):
         answer = server.get(f"/api/v1/log?{wrong}")
         assert answer.status == 422
         assert answer.headers["content-type"] == "application/problem+json"
+    for level in ("debug", "3", "1.0", "true", ""):
+        for route in ("log", "log/stream"):
+            said = server.get(f"/api/v1/{route}?level={level}")
+            assert said.status == 422
+            told = f"query.level: '{level}' is no level: 0: info and above, 1: warnings and errors, 2: errors"
+            assert said.json()["detail"] == told
 
 
 def job_log(server, run, batch):

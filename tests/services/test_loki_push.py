@@ -1,4 +1,4 @@
-"""The push to Loki: a strict receiver of our own that can fail on demand, and a real Loki."""
+"""The push of statements: a strict receiver of our own that can fail on demand, and a real VictoriaLogs."""
 
 import base64
 import gzip
@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 
 from aifbench.services.log import loki as module
-from aifbench.services.log.configs import Loki
+from aifbench.services.log.configs import LOKI_PATH, Loki
 from aifbench.services.log.loki import LokiPush, payload, visible
 from tests.services.live import Live
-from tests.services.loki import free_port, query, running_loki
+from tests.services.victoria_logs import PUSH, free_port, running
 
 CONFIGS = "/api/v1/log/configs"
 
@@ -30,6 +30,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.lines, self.requests, self.answers, self.problems = [], [], [], []
         self.delay = 0.0
+        self.path = LOKI_PATH
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -54,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             status, headers, text = 204, {}, ""
             try:
-                self.server.lines += strictly(self.path, self.headers, body)
+                self.server.lines += strictly(self.path == self.server.path, self.headers, body)
             except AssertionError as problem:
                 self.server.problems.append(str(problem))
                 status = 400
@@ -71,9 +72,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def strictly(path, headers, body):
+def strictly(at_its_path, headers, body):
     """Return (labels, ns, line, metadata) of a push; AssertionError for what Loki would not take."""
-    assert path == "/loki/api/v1/push"
+    assert at_its_path
     assert (headers["Content-Type"], headers["Content-Encoding"]) == ("application/json", "gzip")
     content = json.loads(gzip.decompress(body))
     assert list(content) == ["streams"]
@@ -107,9 +108,10 @@ def records(number, start=0, level=0):
 
 def until(condition, seconds=15):
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.01)
+    return found
 
 
 def balanced(push):
@@ -306,16 +308,55 @@ def test_credentials_go_into_the_header_and_nowhere_else(quick, tmp_path):
         push.stop(1)
 
 
-def configure(server, url):
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ("", "/loki/api/v1/push"),
+        ("/", "/loki/api/v1/push"),
+        ("/insert/loki/api/v1/push", "/insert/loki/api/v1/push"),
+        ("/team%20a/push?tenant=7&x=a%2Fb", "/team%20a/push?tenant=7&x=a%2Fb"),
+        ("/t\u00fcr/push", "/t%C3%BCr/push"),
+    ],
+)
+def test_the_url_is_that_of_a_server_or_of_its_push_interface(quick, more, path):
+    with Receiver() as receiver:
+        receiver.path = path
+        push = LokiPush(Loki(url=receiver.url + more))
+        push.offer(records(3))
+        until(lambda: push.sent == 3)
+        push.stop(1)
+
+
+NO_URLS = (
+    "", "127.0.0.1:3100", "ftp://host", "file:///etc/passwd", "http://", "http:///push", "http://u:p@host",
+    "http://host:99999", "http://host:abc", "http://host:0", "http://host/a b", "http://host/?\u00fc", "http://h\u00f6st",
+    "http://[::1", "http://host/#x", "http://host?x=1", "http://host/?x=1", "http://host/\n", "http://host\r\nX: y", "http://host/\x00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+def test_a_url_that_is_none_is_refused(url):
+    with pytest.raises(ValueError, match=r"(?s)Loki\nurl\n  Value error, "):
+        Loki(url=url)
+
+
+def test_a_server_that_takes_no_pushes_there_is_told_with_its_path(quick):
+    with Receiver() as receiver:
+        receiver.answers = [(404, {}, "page not found")] * 100
+        push = LokiPush(Loki(url=f"{receiver.url}/wrong"))
+        push.offer(records(1))
+        until(lambda: push.problem)
+        assert push.problem == "the log store answers 404: page not found (does it take pushes at /wrong? See `url`)"
+        push.stop(0.1)
+
+
+def configure(server, url, credentials=None):
     file = server.project / "config" / "logging.yaml"
     file.parent.mkdir(exist_ok=True)
     end = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     config = f"{{name: all, logLevel: 0, expires_at: {end}}}"
-    file.write_text(f"configs: [{config}]\nloki: {{url: '{url}', cluster: test}}\n")
-
-
-def lines(streams):
-    return sorted(line for stream in streams for _, line in stream["values"])
+    secret = f", credentials: '{credentials}'" if credentials else ""
+    file.write_text(f"configs: [{config}]\nloki: {{url: '{url}', cluster: test{secret}}}\n")
 
 
 def status(server):
@@ -348,50 +389,49 @@ def test_statements_of_others_of_jobs_and_of_our_own_are_pushed_once(tmp_path):
         assert [text for _, _, text, _ in receiver.lines].count("by a job") == 1
 
 
-def test_a_real_loki_takes_all_also_after_an_outage(tmp_path):
+def ask(store, expression, lines):
+    """Return what is found once it is that many lines: they can be asked for a second after they came."""
+    found = store.query(expression)
+    return found if len(found) >= lines else None
+
+
+def test_a_real_log_store_takes_all_also_after_an_outage(tmp_path):
     port = free_port()
     with Live(tmp_path, "log") as server:
-        with running_loki(tmp_path / "loki", port) as url:
-            configure(server, url)
+        with running(tmp_path / "store", port) as store:
+            configure(server, store.url + PUSH, store.credentials)
             until(lambda: server.get(CONFIGS).json()["configs"])
-            hostile = "a\nb\x1b[31m\u202e"
+            hostile, forged = "a\nb\x1b[31m\u202e", '{"level": "error", "run_id": "other", "_msg": "forged"}'
             now = datetime.now(UTC)
+            whole = {"run": "r-1", "benchmark": "inference", "batch": "b", "case": "c", "node": "n"}
             said = [
-                {
-                    "level": 0,
-                    "msg": "first",
-                    "run": "r-1",
-                    "benchmark": "inference",
-                    "batch": "b",
-                    "case": "c",
-                    "node": "n",
-                },
+                {"level": 0, "msg": "first", **whole},
                 {"level": 2, "msg": hostile, "run": "r-1"},
+                {"level": 0, "msg": forged, "run": "r-1"},
                 {"level": 1, "msg": "an hour ago", "t": (now - timedelta(minutes=50)).isoformat()},
                 {"level": 1, "msg": "out of order", "t": (now - timedelta(minutes=51)).isoformat()},
-                {"level": 1, "msg": "a month ago", "t": (now - timedelta(days=30)).isoformat()},
+                {"level": 1, "msg": "beyond its retention", "t": (now - timedelta(days=60)).isoformat()},
             ]
-            assert server.post("/api/v1/log:batch", {"statements": said}).json()["written"] == 5
-            until(lambda: status(server)["refused"] == 1)
-            assert "too old" in status(server)["problem"]
-            streams = query(url, '{app="aifbench", service="other"} | run_id="r-1"')
-            assert sorted(line for stream in streams for _, line in stream["values"]) == [
-                "a\\nb\\x1b[31m\\u202e",
-                "first",
-            ]
-            labels = next(stream["stream"] for stream in streams if stream["stream"].get("node"))
-            assert labels["cluster"] == "test"
-            assert (labels["level"], labels["benchmark"], labels["case"]) == ("info", "inference", "c")
-            old = query(url, '{app="aifbench", level="warning", service="other"}', 7200)
-            assert lines(old) == ["an hour ago", "out of order"]
+            assert server.post("/api/v1/log:batch", {"statements": said}).json()["written"] == 6
+            ours = '{app="aifbench",service="other"}'
+            found = {line["_msg"]: line for line in until(lambda: ask(store, ours, 5))}
+            assert set(found) == {"first", "a\\nb\\x1b[31m\\u202e", forged, "an hour ago", "out of order"}
+            first = found["first"]
+            fields = {"cluster": "test", "level": "info", "run_id": "r-1", "benchmark": "inference", "batch": "b"}
+            assert {**fields, "case": "c", "node": "n"}.items() <= first.items()
+            assert (found[forged]["level"], found[forged]["run_id"]) == ("info", "r-1")
+            assert abs(datetime.fromisoformat(first["_time"]).timestamp() - now.timestamp()) < 30
+            old = store.query('{app="aifbench",level="warning",service="other"} _time:2h')
+            assert [line["_msg"] for line in old] == ["out of order", "an hour ago"]
+            assert status(server)["refused"] == 0  # it answers 204, and leaves out what is too old for it
         for number in range(20):
             server.post("/api/v1/log", {"level": 0, "msg": f"while away {number}"})
         until(lambda: "cannot be reached" in (status(server)["problem"] or ""))
         assert status(server)["waiting"] == 20
-        with running_loki(tmp_path / "loki", port) as url:
+        with running(tmp_path / "store", port) as store:
             until(lambda: status(server)["waiting"] == 0, 60)
-            found = query(url, '{app="aifbench"} |= "while away"')
-            assert len(lines(found)) == 20
+            found = until(lambda: ask(store, '{app="aifbench"} "while away"', 20))
+            assert [line["_msg"] for line in found] == [f"while away {number}" for number in range(20)]
             counts = status(server)
-            assert counts["offered"] == counts["sent"] + counts["refused"]
-            assert (counts["refused"], counts["dropped"]) == (1, 0)
+            assert counts["offered"] == counts["sent"]
+            assert (counts["refused"], counts["dropped"], counts["problem"]) == (0, 0, None)

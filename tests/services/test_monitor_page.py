@@ -315,6 +315,46 @@ def test_the_cursor_by_keys_and_by_pointer_reads_all_charts(visit):
     assert page.locator(".chart .cursor[visibility=visible]").count() == page.locator(".chart").count()
 
 
+def test_the_filter_takes_keys_and_values_of_rows_and_of_their_cases(visit, world):
+    chat, disk, later = "inference-ollama-mistral-1a2b3c4d", "storage-target-1a2b3c4d", "storage-later-33333333"
+    engine = {"engine": {"kind": "ollama", "model": "mistral:7b"}, "prompt_text": "clients"}
+    write_plan(
+        world.server.results, "chat", {chat: 2}, params={chat: [{"clients": 2, **engine}, {"clients": 4, **engine}]}
+    )
+    sizes = {disk: [{"clients": 20, "block_size": 65536}], later: [{"clients": 2, "block_size": 1 << 20}]}
+    write_plan(world.server.results, "disk", {disk: 1, later: 1}, params=sizes)
+    page = visit()
+    field, advice = page.locator("input.filter"), page.locator("p.advice")
+    line(page, chat).wait_for()
+
+    def shown():
+        return sorted(
+            page.locator("tr[data-job]").evaluate_all("(all) => all.map((one) => one.querySelector('a').textContent)")
+        )
+
+    wait(page, "document.querySelectorAll('tr[data-job]').length === 7")
+    for query, jobs in (
+        ("clients:2", [chat, later]), ("clients:20", [disk]), ("clients:4 clients:20", [chat, disk]), ("clients:3", []),
+        ("block_size:64KiB", [disk]), ("state:pending", [later]), ("run:chat", [chat]),
+        ("engine:ollama model:mistral:7b", [chat]),
+        ("state:lost", ["storage-lost-55555555"]), ("state:complete", ["storage-good-77777777"]), ("later", [later]),
+        ("state:stalled", ["storage-scratch-99999999"]), ("foo:1", []), ("benchmark:inference clients:2", [chat]),
+    ):  # fmt: skip
+        field.fill(query)
+        wait(page, f"document.querySelectorAll('tr[data-job]').length === {len(jobs)}")
+        assert shown() == sorted(jobs), query
+    field.fill("foo:1")
+    assert advice.inner_text().startswith("No key “foo”. Keys: state, run, job, benchmark, node, clients")
+    assert "prompt_text" not in advice.inner_text()
+    field.fill("clients:3")
+    assert advice.inner_text() == "None has clients 3. Values: 2, 4, 20."
+    field.fill("clients:20")
+    assert advice.inner_text() == "1 of 7 jobs fit the filter."
+    field.fill("")
+    wait(page, "document.querySelectorAll('tr[data-job]').length === 7")
+    assert advice.is_hidden()
+
+
 def test_the_table_of_one_run(visit, world):
     page = visit("/run/disk")
     page.get_by_role("heading", name="Jobs of disk").wait_for()

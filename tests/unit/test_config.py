@@ -152,6 +152,7 @@ def test_repetitions_with_a_stopping_rule(tmp_path):
         ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
         ({"suites": []}, ["suites", "at least one suite"]),
         ({"system": "no-such"}, ["system = 'no-such'", "no such file"]),
+        ({"system": {"name": "x", "container": "docker"}}, ["system.container = 'docker'", "'none' or 'apptainer'"]),
         ({"budget": {"node_hours": 0.00001}}, ["budget.node_hours", "node-hours"]),
         ({"campaign": "Has Spaces"}, ["campaign = 'Has Spaces'", "lower-case letters"]),
     ],

@@ -206,7 +206,7 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
                 )
             used.append(path)
             raw, suite_where, prefix = content, str(path), ""  # noqa: PLW2901
-        suites.append(_load_suite(raw, prefix, suite_where))
+        suites.append(_load_suite(raw, prefix, suite_where, system))
     names = [suite.keys.name for suite in suites]
     for suite in suites:
         if names.count(suite.keys.name) > 1:
@@ -238,7 +238,7 @@ def _with_account(system: System) -> System:
 SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")
 
 
-def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
+def _load_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     if not isinstance(raw, Mapping):
         raise ConfigError(prefix, given(raw), "a suite is a mapping or the name of a file", where=where)
     known_benchmarks = benchmarks()
@@ -247,7 +247,7 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
         value = given(name) if "benchmark" in raw else None
         raise ConfigError(below(prefix, "benchmark"), value, "no such benchmark", ", ".join(known_benchmarks), where)
     benchmark = known_benchmarks[name]
-    fields = _Fields(benchmark, where)
+    fields = _Fields(benchmark, where, system)
     common, fixed = {}, {}
     known = [*SuiteKeys.model_fields, *SUITE_KEYS, *fields.names]
     for key, value in raw.items():
@@ -291,8 +291,8 @@ def _load_suite(raw: Any, prefix: str, where: str) -> Suite:
 class _Fields:
     """Checks values of a benchmark's fields one by one, so that an error names exactly the key that is wrong."""
 
-    def __init__(self, benchmark: Benchmark, where: str) -> None:
-        self.where = where
+    def __init__(self, benchmark: Benchmark, where: str, system: System) -> None:
+        self.where, self.system = where, system
         self.params = benchmark.params
         self.names = [name for name, field in benchmark.params.model_fields.items() if not field.exclude]
         self._models = {
@@ -309,7 +309,17 @@ class _Fields:
         try:
             return getattr(self._models[name].model_validate({name: value}, context=WRITTEN), name)
         except ValidationError as error:
-            raise invalid(error, key, self.where, strip=1, known=[], size=value) from None
+            wrong = invalid(error, key, self.where, strip=1, known=[], size=value)
+            raise (self._of_clients(wrong) if name == "clients" else wrong) from None
+
+    def _of_clients(self, wrong: ConfigError) -> ConfigError:
+        """Return the error of a number of clients with what benchmark and system allow together."""
+        limit = self.system.limits.clients
+        most = self.params.most_clients(limit)
+        many = isinstance(wrong.value, int) and wrong.value > limit
+        problem = f"more clients than system '{self.system.name}' allows" if many else wrong.problem
+        allowed = f"{'at most' if many else '1 to'} {most}" + (" (limits.clients)" if most == limit else "")
+        return ConfigError(wrong.key, wrong.value, problem, allowed, self.where, over_limit=many)
 
     def check_suite_value(self, name: str, value: Any, key: str) -> Any:
         """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""

@@ -54,6 +54,12 @@ class Params(Strict):
         )
 
     @classmethod
+    def most_clients(cls, limit: int) -> int:
+        """Return the most clients of a case where the system allows `limit`."""
+        bounds: list[int] = [mark.le for mark in cls.model_fields["clients"].metadata if hasattr(mark, "le")]
+        return min([limit, *bounds])
+
+    @classmethod
     def suite_field(cls, name: str) -> tuple[Any, Any] | None:
         """Return the (type, default) of a suite-level key that differs from the field's own type, or None.
 

@@ -29,6 +29,7 @@ from aifbench.report.load import (
     worst_of,
 )
 from aifbench.report.numbers import factor, fixed, number
+from aifbench.report.places import NONE, containers
 from aifbench.report.searches import outcomes
 
 RECALL_TARGET = 0.95
@@ -464,8 +465,13 @@ def machine_notes(results: Results) -> list[str]:
                 notes[f"CPU governor {governor}"] = None
             if (invocation.provenance.get("git") or {}).get("dirty"):
                 notes["measured by sources with uncommitted changes"] = None
-    if results.plan.get("system", {}).get("container") == "none":
+    found = containers(results)
+    if len(found) > 1:
+        notes["jobs ran in different containers: their cases are told apart"] = None
+    elif NONE in found:
         notes["no container: libraries are those of the machine"] = None
+    elif results.plan.get("system", {}).get("container") == NONE:
+        notes[f"all ran within one {next(iter(found))} container: libraries are those of its image"] = None
     return list(notes)
 
 

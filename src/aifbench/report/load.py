@@ -17,6 +17,7 @@ from aifbench.records.accounting import read_jobs
 from aifbench.records.arrow import pa, read_parquet
 from aifbench.records.models import BatchRecord
 from aifbench.records.store import BatchStore
+from aifbench.report import places
 
 SIZES = ("file_size", "block_size")
 """Parameters in bytes."""
@@ -114,6 +115,8 @@ class Results:
     """How one repetition's value was measured, by (benchmark, metric)."""
     problems: list[str]
     """What could not be read, one line each."""
+    left_out: list[str] = field(default_factory=list)
+    """What lies in the folder and is not of the plan, one line each."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What Slurm accounted, by job id (see `records.accounting`)."""
 
@@ -145,15 +148,19 @@ def load(root: Path, made: Path | None = None) -> Results:
         if entry["case"] not in cases:
             cases[entry["case"]] = _missing(entry)
     definitions = _attach(tables, cases, problems)
+    batches = _batches(root, plan, problems)
+    left_out = list(places.leave_out(root, plan, cases, batches))
+    places.tell_apart(cases.values(), batches, plan)
     return Results(
         root=made,
         plan=plan,
         cases=list(cases.values()),
-        batches=_batches(root, plan, problems),
+        batches=batches,
         resources=_arrays(tables / "resources.parquet", problems),
         log=list(_rows(tables / "log.parquet", problems)),
         definitions=definitions,
         problems=problems,
+        left_out=left_out,
         jobs=read_jobs(made),
     )
 
@@ -219,7 +226,12 @@ def varying(cases: list[Case]) -> list[str]:
 
 
 def determines(given: Iterable[str], axis: str, cases: list[Case]) -> bool:
-    """Return whether cases with equal values of `given` always have equal values of `axis`."""
+    """Return whether cases with equal values of `given` always have equal values of `axis`.
+
+    Never of the container: where there is more than one it is always told, and no line leads from one to another.
+    """
+    if axis == places.AXIS:
+        return False
     names = tuple(given)
     seen: dict[tuple[Any, ...], Any] = {}
     for case in cases:

@@ -36,9 +36,12 @@ from aifbench.report.load import (
     worst_of,
 )
 from aifbench.report.numbers import count, number, scale_for
+from aifbench.report.places import AXIS, NONE, containers
 from aifbench.report.timelines import Timeline, timelines
 
 TEMPLATES = Path(__file__).parent / "templates"
+FILTER = Path(__file__).parents[1] / "services" / "web" / "filter.js"
+"""How a filter is read: the page of the services has the same."""
 TABLE_METRICS: dict[str, tuple[str, ...]] = {
     "retrieval": (
         "queries_per_second",
@@ -109,7 +112,7 @@ def render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    script = "".join(file.read_text(encoding="utf-8") for file in (FILTER, TEMPLATES / "script.js"))
     found = findings(results)
     lines = timelines(results)
     sections = [_section(results, name, found[name]) for name in results.benchmarks]
@@ -132,8 +135,9 @@ def render(results: Results) -> str:
         batches=batch_rows(results, lines),
         problems=problems.rows(results),
         unreadable=results.problems,
+        left_out=results.left_out,
         environment=_merged(
-            invocation.environment for record in results.batches.values() for invocation in record.invocations
+            _machine(invocation.environment) for record in results.batches.values() for invocation in record.invocations
         ),
         provenance=_merged(
             invocation.provenance for record in results.batches.values() for invocation in record.invocations
@@ -144,7 +148,7 @@ def render(results: Results) -> str:
             for invocation in record.invocations
             for server in invocation.facts.get("servers_before", [])
         ),
-        plan=_merged([{key: results.plan[key] for key in PLAN_FACTS if key in results.plan}]),
+        plan=_merged([_planned(results.plan)]),
         definitions=_definitions(results),
         files=FIGURES,
     )
@@ -199,11 +203,18 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     hosts = {str(invocation.environment.get("hostname") or "") for invocation in invocations} - {""}
     if hosts:
         facts.append(("node", ", ".join(sorted(hosts)) if len(hosts) <= 3 else f"{len(hosts)} nodes"))
-    facts.append(("container", system.get("container", "unknown")))
+    facts.append(("container", _containers(results)))
     facts.append(("measured", _span(starts[0], ends[-1] if ends else None) if starts else "nothing yet"))
     repetitions = sum(len(case.repetitions) for case in results.cases)
     facts.append(("size", f"{count(len(results.cases), 'case')}, {count(repetitions, 'repetition')}"))
     return facts
+
+
+def _containers(results: Results) -> str:
+    found = containers(results)
+    if len(found) == 1:
+        return next(iter(found))
+    return "not one: " + ", ".join(f"{kind} ({count(jobs, 'job')})" for kind, jobs in found.items())
 
 
 def _span(start: str, end: str | None) -> str:
@@ -230,6 +241,25 @@ def _merged(dictionaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[t
             values = [*values[:3], (f"and {len(values) - 3} more", sum(count for _, count in values[3:]))]
         merged.append((key, values))
     return merged
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a machine; the container around the runner is named as what it is."""
+    return {
+        {AXIS: "runs inside a container"}.get(key, key): "no" if key == AXIS and value is None else value
+        for key, value in environment.items()
+    }
+
+
+def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a plan; the container that its cases are started in is named as what it is."""
+    facts = {key: plan[key] for key in PLAN_FACTS if key in plan}
+    if isinstance(facts.get("system"), Mapping):
+        system = {{AXIS: "cases are started in"}.get(key, key): value for key, value in facts["system"].items()}
+        if system.get("cases are started in") == NONE:
+            system["cases are started in"] = "no container of their own"
+        facts["system"] = system
+    return facts
 
 
 def _plain(dictionary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -351,12 +381,12 @@ def _group(
     section: Section, cases: list[Case], places: Mapping[str, int], batches: Mapping[str, int], texts: _Texts
 ) -> dict[str, Any]:
     metrics = list(dict.fromkeys(name for case in cases for name in case.metrics))
-    inputs = list(dict.fromkeys(name for case in cases for name in flatten(case.params)))
+    inputs = list(dict.fromkeys(name for case in cases for name in _given(case)))
     described = []
     for name in metrics:
         values = [value for case in cases if (value := case.metrics.get(name)) is not None]
         scale = scale_for([value.value for value in values], values[0].unit)
-        errors = [value.instrument for value in values if value.instrument is not None]
+        errors = [value.instrument for value in values if value.instrument is not None and value.value is not None]
         described.append(
             {
                 "name": name,
@@ -364,12 +394,12 @@ def _group(
                 "unit": values[0].unit,
                 "factor": scale.factor,
                 "shown": scale.unit,
-                "instrument": max(errors) if errors else None,
+                "instrument": _digits([min(errors), max(errors)], 6) if errors else None,
             }
         )
     rows = []
     for case in cases:
-        given = flatten(case.params)
+        given = _given(case)
         rows.append(
             [
                 places[case.id],
@@ -419,10 +449,17 @@ def _group(
         "axes": [[inputs.index(axis), axis_name(axis).replace("_", " ")] for axis in section.axes],
         "columns": [metrics.index(metric) for metric in section.columns],
         "inputs": inputs,
+        "names": [axis_name(name) for name in inputs],
         "metrics": described,
         "rows": rows,
         "sizes": [place for place, name in enumerate(inputs) if name in SIZES],
     }
+
+
+def _given(case: Case) -> dict[str, Any]:
+    """Return what a case was given: its parameters, and the container where there is more than one."""
+    place = {AXIS: case.axes[AXIS]} if AXIS in case.axes else {}
+    return {**flatten(case.params), **place}
 
 
 def _cell(value: Any, texts: _Texts) -> Any:

@@ -128,8 +128,10 @@ class RetrievalParams(Params):
         if self.queries + self.warmup_queries > QUERY_POOL:
             raise ValueError(f"queries: more than the {QUERY_POOL} held out, with {self.warmup_queries} of the warm-up")
         if self.batch_size * self.clients > self.queries:
+            most = max(1, self.queries // self.batch_size)
             raise ValueError(
-                f"queries: {self.queries} cannot keep {self.clients} clients busy with {self.batch_size} per call"
+                f"queries: {self.queries} cannot keep {self.clients} clients busy with {self.batch_size} per call: "
+                f"at most {most} client{'' if most == 1 else 's'}, or at least {self.batch_size * self.clients} queries"
             )
         return self
 

@@ -203,4 +203,4 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return Problem(422, f"{field}: {first['msg']}", field=field).response()
+    return Problem(422, f"{field}: {first['msg'].removeprefix('Value error, ')}", field=field).response()

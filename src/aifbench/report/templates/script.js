@@ -132,6 +132,24 @@
 
   // -- table of one benchmark ---------------------------------------------------------------------------------------
 
+  // What a filter may name: the columns that tell cases apart, the verdict, and all other inputs.
+  function filterKeys(group) {
+    const told = group.axes.map(([place]) => place);
+    const inputs = [...told, ...group.inputs.keys()].map((place) => ({
+      names: [group.names[place].replaceAll("_", " "), group.inputs[place]],
+      spoken: told.includes(place),
+      of: (one) => (inputValue(one.inputs[place]) === null ? [] : [inputText(group, place, one.inputs[place])]),
+    }));
+    return [
+      ...inputs.slice(0, told.length),
+      { names: ["state", "verdict"], of: (one) => [one.state], spoken: true },
+      { names: ["case"], of: (one) => [one.id] },
+      { names: ["batch"], of: (one) => [data.batches[one.batch].name] },
+      { names: ["suite"], of: (one) => one.suites.map(textAt) },
+      ...inputs.slice(told.length).filter((_, place) => !told.includes(place)),
+    ];
+  }
+
   class CaseTable {
     constructor(host, group) {
       this.group = group;
@@ -142,17 +160,19 @@
         const axes = group.axes.map(([place, name]) => `${name} ${inputText(group, place, one.inputs[place])}`);
         one.words = [one.id, one.label, one.state, ...axes].join(" ").toLowerCase();
       }
+      this.keys = filterKeys(group);
       this.query = "";
       this.sort = null;
       this.page = 0;
       this.size = ROWS;
       this.count = make("span", { class: "count", role: "status" });
+      this.advice = make("p", { class: "advice", role: "status", hidden: true });
       this.back = make("button", { type: "button", on: { click: () => this.turn(-1) } }, "Previous");
       this.next = make("button", { type: "button", on: { click: () => this.turn(1) } }, "Next");
       this.copy = make("button", { type: "button", on: { click: () => this.copyCsv() } }, "Copy as CSV");
       const search = make("input", {
-        type: "search", placeholder: "Filter, e.g. clients 4", "aria-label": `Filter the cases of ${group.name}`,
-        on: { input: (event) => { this.query = event.target.value.toLowerCase().trim(); this.page = 0; this.refresh(); } },
+        type: "search", placeholder: "Filter, e.g. clients:4 state:valid", "aria-label": `Filter the cases of ${group.name}`,
+        on: { input: (event) => { this.query = event.target.value; this.page = 0; this.refresh(); } },
       });
       this.head = make("thead");
       this.body = make("tbody");
@@ -172,7 +192,7 @@
       this.more = make("button", { type: "button", class: "more", hidden: true, on: { click: () => this.scrollOn() } });
       this.wide = make("div", { class: "wide", on: { scroll: () => this.tellMore() } },
         make("table", { class: "grid", "aria-label": `Cases of ${group.name}` }, this.head, this.body));
-      host.append(make("div", { class: "tools" }, search, this.count, this.more, this.back, this.next, this.copy), this.wide);
+      host.append(make("div", { class: "tools" }, search, this.count, this.more, this.back, this.next, this.copy), this.advice, this.wide);
       new ResizeObserver(() => this.tellMore()).observe(this.wide);
       this.drawHead();
       this.refresh();
@@ -185,8 +205,10 @@
         if (described) {
           lines.push(make("small", {}, described.shown || "share"));
           if (described.instrument !== null) {
-            const said = `instrument ≤${THIN}${short(described.instrument, described.unit)}`;
-            lines.push(make("small", { title: "largest error of our own measuring path in this column" }, said));
+            const [least, most] = described.instrument.map((error) => short(error, described.unit));
+            const whole = least === most ? "the error of our own measuring path, the same in all rows"
+              : `the error of our own measuring path is ± ${least} to ± ${most}; each number says its own`;
+            lines.push(make("small", { title: whole }, `instrument ${least === most ? "" : "at most "}±${THIN}${most}`));
           }
         }
         const sorted = this.sort && this.sort.place === place ? (this.sort.down ? "descending" : "ascending") : null;
@@ -224,16 +246,8 @@
     }
 
     matching() {
-      const wanted = [];
-      let rest = this.query;
-      for (const [place, name] of this.group.axes) {
-        const pattern = new RegExp(`(?:^|\\s)${name.toLowerCase().replace(/[^a-z0-9]/g, "[ _]?")}(?:\\s*=\\s*|\\s+)(\\S+)`);
-        rest = rest.replace(pattern, (_, value) => { wanted.push([place, value]); return ""; });
-      }
-      const words = rest.split(/\s+/).filter(Boolean);
-      const rows = this.cases.filter((one) => (!chosen.size || chosen.has(one.state))
-        && wanted.every(([place, value]) => inputText(this.group, place, one.inputs[place]).toLowerCase() === value)
-        && words.every((word) => one.words.includes(word)));
+      const filter = readFilter(this.query, this.keys);
+      const rows = this.cases.filter((one) => (!chosen.size || chosen.has(one.state)) && fits(filter, one, one.words));
       if (!this.sort) return rows;
       const { of } = this.columns[this.sort.place];
       const sign = this.sort.down ? -1 : 1;
@@ -254,6 +268,8 @@
       const range = last ? `${start + 1}–${start + shown.length} of ` : "";
       const filtered = rows.length === this.cases.length ? "" : `, filtered from ${this.cases.length}`;
       this.count.textContent = `${range}${rows.length} case${rows.length === 1 ? "" : "s"}${filtered}`;
+      this.advice.textContent = filterAdvice(readFilter(this.query, this.keys), this.keys, this.cases);
+      this.advice.hidden = !this.advice.textContent;
       this.back.hidden = this.next.hidden = !last;
       this.back.disabled = this.page === 0;
       this.next.disabled = this.page === last;
@@ -265,7 +281,11 @@
         const kind = column.number ? "n" : null;
         if (column.metric === undefined) return cell(column.text(one), kind);
         const metric = readMetric(one.metrics[column.metric]);
-        if (metric && metric.value !== null) return cell(cellText(metric, this.group.metrics[column.metric], false), kind);
+        if (metric && metric.value !== null) {
+          const described = this.group.metrics[column.metric];
+          const error = metric.instrument === null ? "not measured" : `±${THIN}${short(metric.instrument, described.unit)}`;
+          return make("td", { class: kind, title: `instrument ${error}` }, cellText(metric, described, false));
+        }
         return make("td", { class: kind, title: metric ? metric.reason : "not measured" }, "—");
       });
       const said = `${one.state}: ${one.label || one.id}, open`;

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.matrix import size
@@ -29,7 +30,7 @@ from aifbench.campaign.yamlfile import dump, read_mapping
 from aifbench.engines.ollama_models import record_file
 from aifbench.engines.settings import variables
 from aifbench.services.client.reasons import from_config, refuse
-from aifbench.services.client.request import Composed, LaunchRequest, compose
+from aifbench.services.client.request import Composed, LaunchRequest, compose, parse_request
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.settings import Settings
 from aifbench.storage.filesystem import mount_of
@@ -126,6 +127,22 @@ class Checker:
                 except (ConfigError, ValueError):
                     continue  # `aifbench plan` says what is wrong with it
         return found
+
+    def parse(self, body: bytes) -> LaunchRequest:
+        """Return the request of a body of JSON. Raises `Refused`."""
+        return parse_request(body, self._most_clients)
+
+    def _most_clients(self, body: Any) -> int | None:
+        """Return the most clients of the system and the benchmark that a body names; None where it names none."""
+        if not isinstance(body, Mapping):
+            return None
+        system = next((s for name, (_, s) in self.profiles().items() if name == body.get("profile", "laptop")), None)
+        preset = next((p for name, p in self.presets()[0].items() if name == body.get("preset")), None)
+        benchmark = benchmarks().get(preset.benchmark if preset else str(body.get("benchmark")))
+        if system is None:
+            return None
+        limit = system.limits.clients
+        return benchmark.params.most_clients(limit) if benchmark else limit
 
     def compose(self, request: LaunchRequest, run_id: str) -> Composed:
         """Return the campaign of a request. Raises `Refused`."""

@@ -137,6 +137,9 @@ def _profile(checker: Checker, name: str, system: System) -> dict[str, Any]:
         "system": system.name,
         "container": system.container,
         "limits": system.limits.model_dump(),
+        "clients": {
+            name: benchmark.params.most_clients(system.limits.clients) for name, benchmark in benchmarks().items()
+        },
         "node": system.node.model_dump() if system.node else None,
         "slurm": None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from aifbench.campaign.errors import ConfigError, nearest
@@ -81,6 +82,13 @@ def hint_of(error: ConfigError) -> str:
     if near and near != str(error.value):
         return f"did you mean {near}? Allowed: {allowed}"
     return f"allowed: {allowed}" if allowed else ""
+
+
+def one_of(names: Iterable[str], wrong: str) -> str:
+    """Return which names may stand in the place of a wrong one, the nearest of them first."""
+    known = sorted(names)
+    near = nearest(wrong, known)
+    return f"did you mean {near}? Allowed: {', '.join(known)}" if near else f"allowed: {', '.join(known)}"
 
 
 def shown(value: object) -> str:

@@ -6,8 +6,9 @@ the user's own checkout. Everything else is checked by the code that checks ever
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from aifbench.campaign.config import merge
 from aifbench.campaign.errors import nearest
 from aifbench.campaign.presets import Preset
 from aifbench.campaign.system import Name, System
-from aifbench.services.client.reasons import PLACES, refuse, shown
+from aifbench.services.client.reasons import PLACES, one_of, refuse, shown
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
 
@@ -104,17 +105,20 @@ class LaunchRequest(_Strict):
     )
 
 
-def parse_request(body: bytes) -> LaunchRequest:
-    """Return the request of a body of JSON, its values of a kind that a configuration can have. Raises `Refused`."""
+def parse_request(body: bytes, most_clients: Callable[[Any], int | None]) -> LaunchRequest:
+    """Return the request of a body of JSON, its values of a kind that a configuration can have. Raises `Refused`.
+
+    `most_clients` tells of a body how many clients its system and benchmark allow; None: it does not say.
+    """
     try:
         request = LaunchRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _refused(error.errors(include_url=False)) from None
+        raise _refused(error.errors(include_url=False), lambda: most_clients(json.loads(body))) from None
     check_values(request.config)
     return request
 
 
-def _refused(errors: list[ErrorDetails]) -> Refused:
+def _refused(errors: list[ErrorDetails], most_clients: Callable[[], int | None]) -> Refused:
     """Return the refusal of a body: of the first value that is wrong, what is wrong with it and what is allowed."""
     of_first = [one for one in errors if _path(one)[:1] == _path(errors[0])[:1]]
     # A value that may be of several kinds has an error of each; the one that looked furthest knows most.
@@ -131,7 +135,8 @@ def _refused(errors: list[ErrorDetails]) -> Refused:
         message, hint = f"unknown key {shown(key)}", f"did you mean {near}?" if near else f"keys: {', '.join(known)}"
     else:
         message = f"{shown(first['input'])}: {WRONG.get(first['type'], 'of the wrong kind')}"
-        hint = f"allowed: {_allowed(_schema_at(path))}"
+        most = most_clients() if path[:1] == ["clients"] else None
+        hint = f"allowed: {_allowed(_schema_at(path), most)}"
     return refuse("invalid_request", message, field=where or None, hint=hint)
 
 
@@ -167,18 +172,18 @@ def _schema_at(path: Sequence[str | int]) -> dict[str, Any]:
     return found
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """Return in words what a JSON Schema allows."""
+def _allowed(schema: Mapping[str, Any], limit: int | None = None) -> str:
+    """Return in words what a JSON Schema allows; a `limit` of numbers holds before its own."""
     match schema:
         case {"anyOf": kinds}:
-            words = ", or ".join(_allowed(kind) for kind in kinds if kind["type"] != "null")
+            words = ", or ".join(_allowed(kind, limit) for kind in kinds if kind["type"] != "null")
         case {"enum": choices}:
             words = ", ".join(choices)
         case {"type": "array", "minItems": least, "maxItems": most}:
             words = f"a list of {least} to {most} of these"
         case {"type": "integer", "minimum": least}:
             most = schema["maximum"] if "maximum" in schema else schema["exclusiveMaximum"] - 1
-            words = f"a whole number, {least} to {most}"
+            words = f"a whole number, {least} to {min(most, limit or most)}"
         case {"type": "number", "exclusiveMinimum": least, "maximum": most}:
             words = f"a number above {least}, at most {most}"
         case {"type": "string", "pattern": pattern}:
@@ -239,12 +244,20 @@ def compose(
     name = str(suite["benchmark"])
     if request.profile not in profiles:
         raise refuse(
-            "unknown_profile", f"{shown(request.profile)}: no such profile", field="profile", hint=_of(profiles)
+            "unknown_profile",
+            f"{shown(request.profile)}: no such profile",
+            field="profile",
+            hint=one_of(profiles, request.profile),
         )
     raw, system = profiles[request.profile]
     if request.preset and presets[request.preset].scheduler and system.slurm is None:
         usable = {name for name, (_, other) in profiles.items() if other.slurm is not None}
-        raise refuse("unknown_preset", f"{request.preset} needs a system with Slurm", field="profile", hint=_of(usable))
+        raise refuse(
+            "unknown_preset",
+            f"{request.preset} needs a system with Slurm",
+            field="profile",
+            hint=one_of(usable, request.profile),
+        )
     composed = Composed({}, name, dict(JOB))
     overlay = deepcopy(request.config)
     _lay_over(suite, overlay)
@@ -310,7 +323,7 @@ def _base(request: LaunchRequest, presets: Mapping[str, Preset]) -> dict[str, An
     if request.preset is not None:
         if request.preset not in presets:
             message = f"{shown(request.preset)}: no such preset"
-            raise refuse("unknown_preset", message, field="preset", hint=_of(presets))
+            raise refuse("unknown_preset", message, field="preset", hint=one_of(presets, request.preset))
         preset = presets[request.preset]
         for place, other in (("benchmark", request.benchmark), ("config.benchmark", request.config.get("benchmark"))):
             if other not in (None, preset.benchmark):  # not a set: it may be a list
@@ -318,14 +331,10 @@ def _base(request: LaunchRequest, presets: Mapping[str, Preset]) -> dict[str, An
                 raise refuse("invalid_request", message, field=place, hint="leave one of the two out")
         return deepcopy(preset.suite)
     if request.benchmark is None:
-        raise refuse("unknown_benchmark", "name a preset or a benchmark", field="preset", hint=_of(presets))
+        raise refuse("unknown_benchmark", "name a preset or a benchmark", field="preset", hint=one_of(presets, ""))
     if request.config.get("benchmark") not in (None, request.benchmark):
         raise refuse("invalid_request", "differs from `benchmark`", field="config.benchmark", hint="leave it out")
     return {"benchmark": request.benchmark}
-
-
-def _of(names: Any) -> str:
-    return f"allowed: {', '.join(sorted(names))}"
 
 
 def _lay_over(suite: dict[str, Any], overlay: dict[str, Any]) -> None:

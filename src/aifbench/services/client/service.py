@@ -28,7 +28,6 @@ from aifbench.services.client.check import Checker
 from aifbench.services.client.launch import Launcher, LaunchLimits, new_id
 from aifbench.services.client.menu import menu, request_schema, suite_schema
 from aifbench.services.client.reasons import CODES, refuse
-from aifbench.services.client.request import parse_request
 from aifbench.services.client.runs import Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.guard import needs
@@ -233,7 +232,7 @@ class ClientService(Service):
             return await run_sync(self._file, run, path)
 
     def _validate(self, body: bytes, dry_run: bool) -> dict[str, Any]:
-        request = parse_request(body)
+        request = self.checker.parse(body)
         run = new_id(request, datetime.now())
         checked = self.checker.cheap(request, run)
         answer = {"status": "ok", "plan": checked.summary(datetime.now().astimezone()), "config": checked.text}
@@ -246,7 +245,7 @@ class ClientService(Service):
             if key is not None and not KEY.fullmatch(key):
                 message = "8 to 128 visible characters without a space are needed"
                 raise refuse("invalid_request", message, field="Idempotency-Key", hint="such as a UUID")
-            request = await run_sync(parse_request, body)
+            request = await run_sync(self.checker.parse, body)
             if key is None:
                 found = await run_sync(self.launcher.launch, request, None, limiter=self._launches)
             else:  # those that wait for the same key wait here, and take no thread

@@ -22,7 +22,8 @@ from aifbench.campaign.plan import duration
 from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
 from aifbench.services.client.menu import menu
-from aifbench.services.client.request import LaunchRequest, parse_request
+from aifbench.services.client.reasons import one_of, refuse, shown
+from aifbench.services.client.request import LaunchRequest
 from aifbench.services.client.runs import ACTIVE, Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
@@ -56,21 +57,31 @@ class Terminal:
         self.runs = Runs(settings)
         self.launcher = Launcher(self.checker, self.runs)
 
+    def named(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return what is given with the id of the preset that it names. Raises `Refused`."""
+        if "preset" not in given:
+            return given
+        presets, broken = self.checker.presets()
+        known = {id: preset.title for id, preset in presets.items()}
+        return given if given["preset"] in broken else {**given, "preset": choose(given["preset"], known)}
+
     def ask(self, given: dict[str, Any]) -> dict[str, Any]:
         """Ask for what `given` leaves open and return the request."""
-        shown = menu(self.checker, self.launcher.limits)
+        offered = menu(self.checker, self.launcher.limits)
         asked = dict(given)
-        if len(shown["profiles"]) > 1 and "profile" not in asked:
-            names = [profile["name"] for profile in shown["profiles"]]
+        if len(offered["profiles"]) > 1 and "profile" not in asked:
+            names = [profile["name"] for profile in offered["profiles"]]
             asked["profile"] = Prompt.ask("Where does it run?", choices=names, default="laptop", console=self.console)
         profile = asked.get("profile", "laptop")
         if not asked.keys() & {"preset", "benchmark"}:
-            asked["preset"] = self._ask_preset(shown, profile)
-        preset = next((one for one in shown["presets"] if one["id"] == asked.get("preset")), None)
+            asked["preset"] = self._ask_preset(offered, profile)
+        preset = next((one for one in offered["presets"] if one["id"] == asked.get("preset")), None)
         suite = preset["suite"] if preset else {}
         name = preset["benchmark"] if preset else asked.get("benchmark")
         self._ask_axis(asked, name, suite)
-        self._ask_number(asked, "clients", "Clients (a number, or several: 1,2,4)", _first(suite, "clients"))
+        system = next((one for one in offered["profiles"] if one["name"] == profile), None)
+        most = f"1 to {system['clients'][name]}: " if system and name in system["clients"] else ""
+        self._ask_number(asked, "clients", f"Clients ({most}a number, or several: 1,2,4)", _first(suite, "clients"))
         if name == "inference":
             self._ask_number(asked, "services", "Services (servers per batch)", _first(suite, "servers"))
             resources = asked.setdefault("resources", {})
@@ -92,7 +103,7 @@ class Terminal:
         while True:
             asked = self.ask(copy.deepcopy(known))
             try:
-                request = as_request(asked)
+                request = self.request(asked)
                 self.check(request)
                 return request
             except Refused as refused:
@@ -100,6 +111,11 @@ class Terminal:
                 if not refused.field or known == asked or without(given, refused.field) != given:
                     raise
                 self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
+
+    def request(self, content: Mapping[str, Any]) -> LaunchRequest:
+        """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
+        given = {key: value for key, value in content.items() if value not in (None, {})}
+        return self.checker.parse(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
 
     def check(self, request: LaunchRequest) -> Checked:
         """Check a request and show what it would take. Raises `Refused`."""
@@ -160,17 +176,22 @@ class Terminal:
                 self.console.print(f"{name + ':':<15} {text}", highlight=False, soft_wrap=True)
         return found
 
-    def _ask_preset(self, shown: Mapping[str, Any], profile: str) -> str:
+    def _ask_preset(self, offered: Mapping[str, Any], profile: str) -> str:
         table = Table("", "preset", "what it measures", "about")
-        usable = [preset for preset in shown["presets"] if profile in preset["profiles"]]
+        usable = [preset for preset in offered["presets"] if profile in preset["profiles"]]
         for number, preset in enumerate(usable, 1):
             takes = preset["profiles"][profile]
             about = duration(takes["expected_s"]) if takes["status"] == "ok" else escape(takes["reason"]["code"])
             table.add_row(str(number), preset["id"], preset["text"], about)
         self.console.print(table)
-        numbers = [str(number) for number in range(1, len(usable) + 1)]
-        answer = Prompt.ask("Which one?", choices=numbers, default=numbers[-1], console=self.console)
-        return str(usable[int(answer) - 1]["id"])
+        while True:
+            answer = Prompt.ask("Which one? (number or name)", default=str(len(usable)), console=self.console)
+            if answer.strip().isdecimal() and 1 <= int(answer) <= len(usable):
+                return str(usable[int(answer) - 1]["id"])
+            try:
+                return choose(answer, {preset["id"]: preset["title"] for preset in usable})
+            except Refused as refused:
+                self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
 
     def _ask_axis(self, asked: dict[str, Any], benchmark: str | None, suite: Mapping[str, Any]) -> None:
         """Ask for what a benchmark is mostly varied by."""
@@ -200,6 +221,23 @@ class Terminal:
                 self.console.print("[red]numbers, separated by commas[/]")
 
 
+def choose(answer: str, presets: Mapping[str, str]) -> str:
+    """Return the id of the preset that an answer means: its id, its title, or the beginning of one alone.
+
+    `presets` maps ids to titles. Raises `Refused`.
+    """
+    wanted = answer.strip().casefold()
+    names = {id: (id.casefold(), title.casefold()) for id, title in presets.items()}
+    found = [id for id, known in names.items() if wanted in known]
+    found = found or [id for id, known in names.items() if wanted and any(name.startswith(wanted) for name in known)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        message = f"{shown(answer)}: several presets begin so"
+        raise refuse("unknown_preset", message, field="preset", hint=f"one of {', '.join(found)}")
+    raise refuse("unknown_preset", f"{shown(answer)}: no such preset", field="preset", hint=one_of(presets, answer))
+
+
 def numbers(text: str) -> int | list[int]:
     """Return `4` as a number and `1,2,4` as a list. Raises ValueError."""
     found = [int(part) for part in text.split(",")]
@@ -218,12 +256,6 @@ def without(request: Mapping[str, Any], field: str) -> dict[str, Any]:
 def moment(stamp: str) -> str:
     """Return a time as this machine's clock shows it, to the minute."""
     return f"{datetime.fromisoformat(stamp).astimezone():%d %b %H:%M}"
-
-
-def as_request(content: Mapping[str, Any]) -> LaunchRequest:
-    """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
-    given = {key: value for key, value in content.items() if value not in (None, {})}
-    return parse_request(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
 
 
 def ko(refused: Refused) -> str:

@@ -6,7 +6,9 @@ which a restart and the jobs read them. An expiry is final: a clock that is set 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.yamlfile import read_mapping
 from aifbench.files import Unreadable, json_beneath, write_beneath
-from aifbench.load.urls import parse
+from aifbench.load.urls import Address, UrlError, parse, shown
 from aifbench.loglevels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
@@ -27,17 +29,14 @@ MOST_CONFIGS = 100
 MOST_FILE_BYTES = 64 * 1024
 CODE = "invalid_config"
 DATE_HINT = "give date, time and zone, such as 2026-11-27T18:00:00+01:00"
+LEVEL_HINT = "0: info and above, 1: warnings and errors, 2: errors"
+LOKI_PATH = "/loki/api/v1/push"
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, str | datetime):
         return value
     raise ValueError("must be a text with date, time and zone")
-
-
-def _address(value: str) -> str:
-    parse(value)
-    return value
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
@@ -79,16 +78,31 @@ class LogConfig(LogSettings):
         return Rule(self.name, self.logLevel, expires, self.match.model_dump(exclude_none=True))
 
 
+def push_address(url: str) -> tuple[Address, str]:
+    """Return where the server of a push is, and what it is asked for there. Raises `UrlError`.
+
+    A server without a path takes pushes where Grafana Loki does.
+    """
+    base, asked, query = url.partition("?")
+    address = parse(base)
+    if asked and not address.path:
+        raise UrlError("what follows a `?` goes with the whole address: the path of the push is missing before it", url)
+    if not re.fullmatch("[!-~]*", query) or "#" in query:
+        raise UrlError("what follows the `?` is percent-encoded, without `#`", url)
+    return address, (address.path or LOKI_PATH) + (f"?{query}" if query else "")
+
+
+def _push_url(url: str) -> str:
+    push_address(url)
+    return url
+
+
 class Loki(BaseModel):
-    """Where statements are pushed to."""
+    """Where statements are pushed to, by Grafana Loki's protocol: Loki, VictoriaLogs, or a gateway before one."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[
-        str,
-        Field(pattern=r"^https?://[^/@\s]+$", description="such as http://127.0.0.1:3100"),
-        AfterValidator(_address),
-    ]
+    url: Annotated[str, AfterValidator(_push_url), Field(description="of the server, or whole: where it takes pushes")]
     credentials: Path | None = Field(None, description="file with mode 0600: `user:password`, or a bearer token")
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "local"
@@ -152,7 +166,7 @@ def settings_of(body: Any) -> LogSettings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None
-        hint = DATE_HINT if field == "expires_at" else f"allowed: {', '.join(LogSettings.model_fields)}"
+        hint = _hint(field) or f"allowed: {', '.join(LogSettings.model_fields)}"
         raise Refused(422, CODE, _message(first), field=field, hint=hint) from None
 
 
@@ -315,7 +329,15 @@ def _message(error: Mapping[str, Any]) -> str:
         return "is missing"
     if error["type"] == "extra_forbidden":
         return "is not a key"
+    if error["loc"] and error["loc"][-1] == "logLevel":
+        return f"{json.dumps(error['input'], default=str)[:60]} is no level"
     return text
+
+
+def _hint(field: str | None) -> str:
+    """Return what is allowed in a field; empty where its message says it."""
+    last = (field or "").rpartition(".")[2]
+    return {"logLevel": LEVEL_HINT, "expires_at": DATE_HINT}.get(last, "")
 
 
 def _one_line(error: Exception) -> str:
@@ -323,7 +345,8 @@ def _one_line(error: Exception) -> str:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         value = first.get("input")
-        shown = f" = {value!r}"[:80] if isinstance(value, str | int | float) else ""
-        hint = f" ({DATE_HINT})" if field.endswith("expires_at") else ""
-        return f"{field}{shown}: {_message(first)}{hint}" if field else _message(first)
+        value = shown(value) if field.endswith("url") and isinstance(value, str) else value
+        said = f" = {value!r}"[:80] if isinstance(value, str | int | float) and not field.endswith("logLevel") else ""
+        hint = f" ({_hint(field)})" if _hint(field) else ""
+        return f"{field}{said}: {_message(first)}{hint}" if field else _message(first)
     return " ".join(str(error).split())

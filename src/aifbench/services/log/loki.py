@@ -1,6 +1,6 @@
-"""Push statements to Grafana Loki: in batches, compressed, from a bounded queue, by a thread of its own.
+"""Push statements to a log store, by Grafana Loki's protocol: in batches, compressed, by a thread of its own.
 
-A caller never waits: when Loki is away, or slower than we are, the oldest of the queue go, and are counted.
+A caller never waits: when the store is away, or slower than we are, the oldest of the queue go, and are counted.
 Labels are few and have few values (`app, cluster, service, level`); all else is structured metadata of a line.
 """
 
@@ -20,11 +20,9 @@ from typing import Any
 
 import orjson
 
-from aifbench.load.urls import parse
 from aifbench.log import LEVELS
-from aifbench.services.log.configs import Loki
+from aifbench.services.log.configs import Loki, push_address
 
-PATH = "/loki/api/v1/push"
 MOST_LINES = 500
 MOST_WAIT_S = 1.0
 CAPACITY = 20_000
@@ -54,7 +52,7 @@ class LokiPush:
     """The queue and the thread. `offered == sent + refused + dropped + waiting` holds at any time."""
 
     def __init__(self, target: Loki, capacity: int = CAPACITY) -> None:
-        address = parse(target.url)
+        address, self._path = push_address(target.url)
         self._target, self._capacity = target, capacity
         self._host, self._port, self._tls = address.host, address.port, address.tls
         _headers(target)  # a credentials file that cannot work is told at once
@@ -102,7 +100,7 @@ class LokiPush:
             while self._flight:
                 try:
                     connection = connection or self._connect()
-                    connection.request("POST", PATH, body, _headers(self._target))
+                    connection.request("POST", self._path, body, _headers(self._target))
                     answer = connection.getresponse()
                     text, status = answer.read(4096).decode(errors="replace"), answer.status
                     pause = answer.headers.get("retry-after")
@@ -145,9 +143,11 @@ class LokiPush:
                 refused = _ignored(text, len(self._flight))
                 self.refused += refused
                 self.sent += len(self._flight) - refused
-                self.problem = f"Loki refused {refused} of {len(self._flight)} statements: {_short(text)}"
+                self.problem = f"the log store refused {refused} of {len(self._flight)} statements: {_short(text)}"
             else:
-                self.problem = f"Loki answers {status}: {_short(text)}" if status else f"Loki cannot be reached: {text}"
+                answer = f"the log store answers {status}: {_short(text)}"
+                hint = f" (does it take pushes at {self._path}? See `url`)" if status in {404, 405} else ""
+                self.problem = answer + hint if status else f"the log store cannot be reached: {text}"
                 return False
             self._flight = []
             return True

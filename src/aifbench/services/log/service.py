@@ -17,6 +17,7 @@ import anyio
 import orjson
 from fastapi import Header, Query, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from aifbench.campaign.errors import ConfigError
@@ -26,6 +27,7 @@ from aifbench.loglevels import FILE
 from aifbench.services.guard import needs
 from aifbench.services.ids import Id, is_id
 from aifbench.services.log.configs import (
+    LEVEL_HINT,
     Configs,
     LogConfig,
     LoggingFile,
@@ -447,7 +449,7 @@ class LogService(Service):
         @router.get("/log", dependencies=read)
         async def get_statements(
             run: Annotated[str | None, Query(pattern=r"^[a-z0-9-]{1,64}$")] = None,
-            level: Annotated[int, Query(ge=0, le=2)] = 0,
+            level: Annotated[int, Query(ge=0, le=2), BeforeValidator(_level)] = 0,
             since: Annotated[str | None, Query(max_length=64, description="date, time and zone (ISO 8601)")] = None,
             limit: Annotated[int, Query(ge=1, le=5000)] = 500,
         ) -> Response:
@@ -472,7 +474,7 @@ class LogService(Service):
         @router.get("/log/stream", dependencies=read, response_class=Response)
         async def stream(
             run: Annotated[str | None, Query(pattern=r"^[a-z0-9-]{1,64}$")] = None,
-            level: Annotated[int, Query(ge=0, le=2)] = 0,
+            level: Annotated[int, Query(ge=0, le=2), BeforeValidator(_level)] = 0,
             last_event_id: Annotated[str | None, Header(max_length=64)] = None,
         ) -> Response:
             """Statements as they are written (events `statements`, lists), and `configs` when those change."""
@@ -543,6 +545,12 @@ def _state(file: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _level(text: Any) -> Any:
+    if text not in {"0", "1", "2"}:
+        raise ValueError(f"{text!r} is no level: {LEVEL_HINT}")
+    return text
 
 
 def _t(record: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def checked(values: list[Any], now: float, most_bytes: int, place: str = "") -> 
                 raise _Bad(None, "must be an object")
             level, msg = value.get("level"), value.get("msg")
             if type(level) is not int or not 0 <= level <= 2:
-                raise _Bad("level", "must be 0, 1 or 2")
+                raise _Bad("level", "must be 0 (info), 1 (warning) or 2 (error)")
             if type(msg) is not str:
                 raise _Bad("msg", "must be a text")
             if len(msg) * 4 > most_bytes and len(msg.encode()) > most_bytes:

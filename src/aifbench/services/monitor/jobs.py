@@ -35,6 +35,8 @@ SIGNALLED = tuple(f"received {number.name}" for number in (signal.SIGINT, signal
 """The reasons of a runner that somebody ended on purpose."""
 NOT_SAMPLED = "no sample yet"
 NOT_TOLD = "its record does not tell from where"
+MOST_AXES = MOST_VALUES = 64
+"""Parameters of a job's cases, and values of one of them, that its row tells."""
 MEMORY_KINDS = ("anon", "file", "shmem")
 SAMPLED = (
     "cores",
@@ -57,6 +59,27 @@ def job_id(campaign: str, batch: str) -> str:
     return f"{slug}-{hashlib.sha256(f'{campaign}/{batch}'.encode()).hexdigest()[:12]}"
 
 
+def axes_of(cases: list[Any]) -> dict[str, list[str | int | float]]:
+    """Return the values of each parameter among cases, what stands within another one as `search.nprobe`.
+
+    Texts of prompts and lists are left out: nobody asks for them by their value.
+    """
+    found: dict[str, dict[str | int | float, None]] = {}
+
+    def take(params: Any, prefix: str) -> None:
+        for name, value in _dict(params).items():
+            if isinstance(value, dict) and not prefix:
+                take(value, f"{name}.")
+            elif isinstance(value, str | int | float) and not name.endswith("_text") and len(found) < MOST_AXES:
+                values = found.setdefault(f"{prefix}{name}", {})
+                if len(values) < MOST_VALUES:
+                    values[value[:64] if isinstance(value, str) else value] = None
+
+    for params in cases:
+        take(params, "")
+    return {name: list(values) for name, values in found.items()}
+
+
 @dataclass
 class Job:
     """One job. Filled by the reader from files; times of `seen_*` are of the reader's own monotonic clock."""
@@ -70,6 +93,8 @@ class Job:
     planned: bool = False
     """It is in the plan of its campaign."""
     expected_s: float | None = None
+    axes: dict[str, list[str | int | float]] = field(default_factory=dict)
+    """Values that the parameters of its cases have."""
     slurm: bool = False
     """Its campaign runs through Slurm."""
     record: Signature | None = None
@@ -112,10 +137,11 @@ class Job:
 
     # -- what files tell -------------------------------------------------------------------------------------------
 
-    def take_plan(self, entry: dict[str, Any], repetitions: int, slurm: bool) -> None:
-        """Take the job's entry of plan.json; `repetitions` are the fewest of all its cases together."""
+    def take_plan(self, entry: dict[str, Any], repetitions: int, slurm: bool, params: list[Any]) -> None:
+        """Take the job's entry of plan.json; `repetitions` are the fewest of all its cases, `params` what each is."""
         self.planned, self.slurm, self.changed = True, slurm, True
         self.expected_s = number(entry.get("expected_s"))
+        self.axes = axes_of(params)
         if self.status is None:
             benchmark, cases = entry.get("benchmark"), entry.get("cases")
             self.benchmark = text(benchmark, LONGEST_NAME)
@@ -238,6 +264,7 @@ class Job:
             "campaign": self.campaign,
             "batch": self.batch,
             "benchmark": self.benchmark,
+            "axes": self.axes,
             "state": state,
             "active": state in {"pending", "running"} or (state == "lost" and campaign_alive),
             "reason": self.lost if state in GONE else self.reason,

@@ -197,12 +197,16 @@ class Reader:
             found = parse(data or b"")
             slurm = found["system"].get("slurm") is not None
             fewest = {case["case"]: count(case["repetitions"]["min"]) or 0 for case in found["cases"]}
+            params: dict[str, list[Any]] = {}
+            for case in found["cases"]:
+                params.setdefault(str(case.get("batch")), []).append(case.get("params"))
             planned = set()
             for entry in found["batches"]:
                 if not is_name(entry["batch"]):
                     continue
                 job = self._job(name, entry["batch"])
-                job.take_plan(entry, sum(fewest.get(case, 0) for case in entry["cases"]), slurm)
+                least = sum(fewest.get(case, 0) for case in entry["cases"])
+                job.take_plan(entry, least, slurm, params.get(entry["batch"], []))
                 planned.add(job.id)
             for job in self.jobs.values():
                 job.planned = job.planned and (job.campaign != name or job.id in planned)

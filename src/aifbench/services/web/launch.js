@@ -311,7 +311,7 @@ class Form {
   }
 
   parties() {
-    const most = this.profile.limits.clients;
+    const most = this.profile.clients[this.benchmark.name];
     this.clients = this.ask(new Values("clients", "Clients", "Concurrent clients. Several numbers are compared.",
       { kind: "number", low: 1, high: most, whole: true }, this.first("clients"), { fallback: 1, changed: this.changed }));
     const inside = [this.clients.node];

@@ -257,7 +257,7 @@ function statements(signal, timers, configsChanged) {
     try {
       const found = await api("log/status", { signal });
       const counts = Object.entries(found.statements).map(([name, count]) => `${count.toLocaleString("en")} ${name}`).join(" · ");
-      const loki = found.loki ? ` · Loki: ${found.loki.sent.toLocaleString("en")} sent, ${found.loki.waiting} waiting, ${found.loki.dropped + found.loki.refused} lost` : "";
+      const loki = found.loki ? ` · pushed to the log store: ${found.loki.sent.toLocaleString("en")} sent, ${found.loki.waiting} waiting, ${found.loki.dropped + found.loki.refused} lost` : "";
       const wrong = [found.problem, found.loki?.problem].filter(Boolean).map(visible).join("; ");
       summary.textContent = `Sent by other programs (docs/log.md says how) since the service has started: ${counts} · ${bytes(found.file.bytes)} of ${bytes(found.file.quota_bytes)} of it kept${loki}${wrong ? ` · ${wrong}` : ""}`;
     } catch { if (!signal.aborted) summary.textContent = NONE; }

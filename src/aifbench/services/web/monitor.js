@@ -2,9 +2,11 @@
 // one run, `#/monitor/<id>` one job.
 
 import { api, bytes, duration, el, moment, NONE, stream, visible } from "./common.js";
+import { filterAdvice, fits, readFilter } from "./filter.js";
 import { showJob } from "./job.js";
 
 const SHOWN_ENDED = 25;
+const SEARCHED = 1000; // of those that are not active, while a filter is set
 let last = ""; // the job that was open: its link gets the focus when the table is shown again
 
 export function mount(root, rest) {
@@ -217,8 +219,31 @@ export function connection(onAgain) {
   };
 }
 
+// What the filter may name: what a row says of itself, then what the cases of any of the jobs vary and hold.
+function filterKeys(rows) {
+  const own = [
+    { names: ["state"], of: (row) => [row.state, stateOf({ ...row, cases_invalid: 0 })[1], row.active ? "active" : null,
+      row.cases_invalid ? "invalid" : null, row.stalled ? "stalled" : null] },
+    { names: ["run", "campaign"], of: (row) => [row.campaign] },
+    { names: ["job", "batch"], of: (row) => [row.batch] },
+    { names: ["benchmark"], of: (row) => [row.benchmark] },
+    { names: ["node"], of: (row) => [row.node] },
+  ].map(({ names, of }) => ({ names, of: (row) => of(row).filter((value) => value !== null) }));
+  const axes = [...new Set(rows.flatMap((row) => Object.keys(row.axes)))].map((name) => {
+    const [last, head] = name.split(".").reverse();
+    return { names: [{ kind: head, top_k: "k" }[last] ?? last, name], of: (row) => row.axes[name] ?? [] };
+  });
+  return [...own, ...axes];
+}
+
+const textOf = (row) => [row.batch, row.campaign, row.benchmark, row.node, stateText(row)].join(" ").toLowerCase();
+
 function showJobs(root, signal, run = null) {
   const rows = new Map();
+  const filter = el("input", { type: "search", class: "filter", "aria-label": "Filter the jobs", autocomplete: "off", spellcheck: "false",
+    placeholder: "Filter, e.g. clients:2 state:running", oninput: () => { draw(); if (!searched && filter.value.trim()) load(); } });
+  const advice = el("p", { class: "help advice", role: "status", hidden: true });
+  let searched = false;
   const link = connection(() => load());
   const summary = el("p", { class: "faint" });
   const said = el("p", { class: "sr", role: "status" });
@@ -243,8 +268,8 @@ function showJobs(root, signal, run = null) {
     root.append(el("p", { class: "back" }, el("a", { href: "#/monitor" }, "← All jobs")));
   }
   root.append(
-    el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, el("span", { class: "push" }, link.node)),
-    said, problem, nobody, ...sections,
+    el("div", { class: "tools" }, el("h1", {}, run === null ? "Jobs" : `Jobs of ${visible(run)}`), summary, filter, el("span", { class: "push" }, link.node)),
+    said, problem, nobody, advice, ...sections,
   );
   let total = 0;
   let known = true;
@@ -253,9 +278,15 @@ function showJobs(root, signal, run = null) {
   let focused = false;
 
   function draw() {
-    const all = [...rows.values()];
-    nobody.hidden = known || all.length > 0;
-    for (const node of [summary, ...sections]) node.hidden = !nobody.hidden;
+    const every = [...rows.values()];
+    const keys = filterKeys(every);
+    const asked = readFilter(filter.value, keys);
+    const all = every.filter((row) => fits(asked, row, textOf(row)));
+    const told = filterAdvice(asked, keys, every, visible) || (all.length < every.length ? `${all.length} of ${every.length} jobs fit the filter.` : "");
+    if (advice.textContent !== told) advice.textContent = told;
+    advice.hidden = !told;
+    nobody.hidden = known || every.length > 0;
+    summary.hidden = filter.hidden = !nobody.hidden;
     const running = all.filter((row) => row.active);
     const over = all.filter((row) => !row.active && row.state !== "not-started");
     const idle = all.filter((row) => row.state === "not-started");
@@ -263,14 +294,17 @@ function showJobs(root, signal, run = null) {
     running.sort((a, b) => order(a) - order(b) || (b.started_at ?? "").localeCompare(a.started_at ?? "") || a.batch.localeCompare(b.batch));
     over.sort((a, b) => (b.ended_at ?? b.started_at ?? "").localeCompare(a.ended_at ?? a.started_at ?? ""));
     const at = document.activeElement?.closest?.("[data-job]")?.dataset.job;
+    const less = all.length < every.length; // a part without a row is left out where the filter has made it so
+    sections[0].hidden = !nobody.hidden || (less && !running.length);
+    sections[1].hidden = !nobody.hidden || (less && !over.length && !idle.length);
     active.show(running);
     ended.show(over.slice(0, SHOWN_ENDED));
     waiting.show(idle.slice(0, SHOWN_ENDED));
     active.node.hidden = !running.length;
     none.hidden = running.length > 0;
     ended.node.hidden = !over.length;
-    noneEnded.hidden = over.length > 0;
-    more.hidden = total <= all.length;
+    noneEnded.hidden = over.length > 0 || less;
+    more.hidden = total <= every.length;
     more.textContent = `${count(total)} jobs are known in all${run === null ? "; older ones are in the reports of their campaigns" : ""}.`;
     planned.hidden = !idle.length;
     planned.firstChild.textContent = `Planned, and not started: ${idle.length}`;
@@ -311,7 +345,8 @@ function showJobs(root, signal, run = null) {
 
   async function load() {
     if (loading) { again = true; return; }
-    loading = api(`jobs?state=all&most=${SHOWN_ENDED}${run === null ? "" : `&run=${encodeURIComponent(run)}`}`, { signal });
+    searched = filter.value.trim() !== "";
+    loading = api(`jobs?state=all&most=${searched ? SEARCHED : SHOWN_ENDED}${run === null ? "" : `&run=${encodeURIComponent(run)}`}`, { signal });
     try {
       const found = await loading;
       rows.clear();
