@@ -53,8 +53,9 @@ def stranger_at_work(function):
     try:
         yield lambda: os.waitpid(child, os.WUNTRACED), result
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):  # it ended, and was waited for, instead of stopping
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def as_stranger(function):
