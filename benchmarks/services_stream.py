@@ -45,7 +45,7 @@ def measure() -> list[dict[str, Any]]:
         command = [sys.executable, "-m", "benchmarks.services_stream", folder]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
         try:
-            path = root / "run" / server.SOCKET_NAME
+            path = root / "run" / "serve.sock"
             while not path.exists():
                 time.sleep(0.05)
             time.sleep(1.0)
@@ -138,4 +138,4 @@ if __name__ == "__main__":
     limits = Limits(streams=READERS + 10)
     where = Settings(project=base, results=base, state=base / "state", runtime=base / "run", limits=limits)
     server.make_services = lambda settings, _names: [Ticks(settings)]
-    server.serve(where, ["ticks"], lambda _text: None)
+    server.serve(where, ["ticks"], lambda _text: None, here=False)

@@ -31,6 +31,14 @@ Config = Annotated[
         "--config", "-c", help="Campaign file; repeat it to lay one over another.", show_default="config/config.yaml"
     ),
 ]
+Here = Annotated[
+    bool | None,
+    typer.Option(
+        "--open/--no-open",
+        help="The browser is on this machine, and is opened, or at the other end of SSH. Default: found out.",
+        show_default=False,
+    ),
+]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one top-level key.", show_default=False),
@@ -145,17 +153,19 @@ def view(
     socket_folder: Annotated[Path, typer.Option(help="Folder for the socket; made for you alone.")] = Path(
         "~/.aifbench"
     ),
+    here: Here = None,
 ) -> None:
-    """Show the report in your browser through SSH: serves the folder on a Unix socket that only you can open."""
+    """Show the report in your browser, here or through SSH: a Unix socket that only you can open serves the folder."""
     from aifbench.view import serve
 
     if not results.is_dir():
         raise ConfigError("results", str(results), "no such folder")
-    serve(results, socket_folder.expanduser(), lambda text: print(text, flush=True))
+    serve(results, socket_folder.expanduser(), lambda text: print(text, flush=True), here)
 
 
 @app.command()
 def serve(
+    *,
     services: Annotated[
         list[str] | None, typer.Argument(help="Any of client, monitor, log; default: all three.", show_default=False)
     ] = None,
@@ -168,8 +178,9 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Serve 127.0.0.1:PORT instead (0: a free port); others here reach a port."),
     ] = None,
+    here: Here = None,
 ) -> None:
-    """Serve the menu, the monitor and the log to your browser through SSH; only you can reach them.
+    """Serve the menu, the monitor and the log to your browser, here or through SSH; only you can use them.
 
     Example: aifbench serve
     """
@@ -186,8 +197,33 @@ def serve(
         lambda text: print(text, flush=True),
         path=socket and socket.expanduser().absolute(),
         port=tcp,
+        here=here,
         show_token=sys.stdout.isatty(),
     )
+
+
+@app.command()
+def where(
+    what: Annotated[str, typer.Argument(help="socket, token-launch, token-read or token-ingest.", show_default=False)],
+    tcp: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The tokens of `aifbench serve --tcp PORT`, which end with it.")
+    ] = None,
+) -> None:
+    """Print the path of the socket that `aifbench serve` makes, or of the file of a token, for scripts.
+
+    Example: curl --unix-socket "$(aifbench where socket)" http://localhost/healthz
+    """
+    from aifbench.services.settings import Settings
+    from aifbench.services.tokens import GRANTS
+
+    settings = Settings.find()
+    files = {
+        f"token-{scope}": (settings.port_state(tcp) if tcp else settings.state) / f"token-{scope}" for scope in GRANTS
+    }
+    known = files if tcp else {"socket": settings.socket, **files}
+    if what not in known:
+        raise ConfigError("what", what, "no such file", ", ".join(known))
+    typer.echo(known[what])
 
 
 @app.command()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mimetypes
 import os
 import signal
-import socket
 import socketserver
 import stat
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from aifbench.files import CHUNK, list_beneath, open_beneath
+from aifbench.services.reach import browser_is_here, can_show, show, tunnel
 from aifbench.services.settings import private_folder
 
 HOSTS = {"localhost", "127.0.0.1"}
@@ -131,8 +131,12 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
 
-def serve(results: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Serve `results` on a socket in `folder`, which is made for the owner alone, until SIGINT or SIGTERM."""
+def serve(results: Path, folder: Path, say: Callable[[str], None], here: bool | None = None) -> None:
+    """Serve `results` on a socket in `folder`, which is made for the owner alone, until SIGINT or SIGTERM.
+
+    `here`: the browser is on this machine (default: found out), where it opens the file itself.
+    """
+    here = browser_is_here() if here is None else here
     path = private_folder(folder, ours=False) / f"view-{os.getpid()}.sock"
     handler = partial(_Handler, results=results.absolute())
     before = os.umask(0o177)
@@ -142,9 +146,14 @@ def serve(results: Path, folder: Path, say: Callable[[str], None]) -> None:
         os.umask(before)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        say(f"on your own machine:  ssh -N -L 8080:{path} {os.environ.get('USER', 'you')}@{socket.gethostname()}")
-        say("                      (with the options and the address that you log in with, such as -p 8822)")
-        say("then open:            http://localhost:8080/report/index.html")
+        if here:
+            report = (results.absolute() / "report" / "index.html").as_uri()
+            say(f"open:                  {report}")
+            if can_show():
+                show(report)
+        say(f"{'from another machine' if here else 'on your own machine'}:  {tunnel(8080, path)}")
+        say("                       (with the options and the address that you log in with, such as -p 8822)")
+        say("then open there:       http://localhost:8080/report/index.html")
         say("Ctrl-C ends it.")
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:

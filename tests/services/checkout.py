@@ -1,6 +1,8 @@
 """A checkout of its own for a test: workflow and profiles of this one, a copy of config, paths below a folder."""
 
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import yaml
@@ -39,3 +41,12 @@ def launcher(folder: Path, limits: LaunchLimits | None = None) -> Launcher:
     """A launcher without a service; the test's working folder must be the checkout."""
     found = settings(folder)
     return Launcher(Checker(found, SlurmClient()), Runs(found), limits)
+
+
+def program(folder: Path) -> Path:
+    """Put `.venv/bin/aifbench` into a folder, as `make` does in a checkout."""
+    path = folder / ".venv" / "bin" / "aifbench"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT / "src"))} exec {sys.executable} -m aifbench "$@"\n')
+    path.chmod(0o755)
+    return path

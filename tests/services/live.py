@@ -1,8 +1,11 @@
 """A real `aifbench serve` in a process of its own, and a plain client of its socket."""
 
+import hashlib
+import hmac
 import http.client
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -37,12 +40,13 @@ class Answer:
 class Live:
     """`with Live(folder) as server: server.get("/api/v1/...")`; `folder` gets project, results, state and runtime."""
 
-    def __init__(self, folder, *services, tcp=None, environment=None, project=None):
+    def __init__(self, folder, *services, tcp=None, environment=None, project=None, here=False):
         self.folder = Path(folder)
         self.project, self.results = project or self.folder / "project", self.folder / "results"
         self.state, self.runtime = self.folder / "state" / "aifbench", self.folder / "run" / "aifbench"
         self.socket = self.runtime / "serve.sock"
         self.services, self.tcp, self.environment = services, tcp, environment or {}
+        self.here = here
         self.process = None
 
     def __enter__(self):
@@ -55,11 +59,14 @@ class Live:
     def __exit__(self, *_):
         self.stop()
 
+    def command(self):
+        options = ["--project", str(self.project), "--results", str(self.results)]
+        options += [] if self.here is None else ["--open" if self.here else "--no-open"]
+        options += [] if self.tcp is None else ["--tcp", str(self.tcp)]
+        return [sys.executable, "-m", "aifbench", "serve", *self.services, *options]
+
     def start(self):
         """Start and wait until it answers."""
-        command = [sys.executable, "-m", "aifbench", "serve", *self.services]
-        command += ["--project", str(self.project), "--results", str(self.results)]
-        command += [] if self.tcp is None else ["--tcp", str(self.tcp)]
         environment = {
             **os.environ,
             "PYTHONPATH": str(SOURCE),
@@ -69,7 +76,7 @@ class Live:
         }
         self.output = self.folder / "output.txt"
         with self.output.open("wb") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(self.command(), stdout=file, stderr=subprocess.STDOUT, env=environment)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -94,14 +101,33 @@ class Live:
         """What it has printed so far."""
         return self.output.read_text()
 
+    @property
+    def tokens(self):
+        """The folder of its tokens: on a port, each start has new ones."""
+        host = socket.gethostname().partition(".")[0]
+        return self.state if self.tcp is None else self.state / f"tcp-{host}-{self.port}"
+
+    @property
+    def port(self):
+        return int(self.said().split("http://127.0.0.1:")[1].split("/")[0])
+
     def token(self, scope="launch"):
-        return (self.state / f"token-{scope}").read_text().strip()
+        return (self.tokens / f"token-{scope}").read_text().strip()
+
+    def signature(self, method, target, body=b"", key=None):
+        """The header with which the page signs a request, and what the answer to it must carry."""
+        secret = (key or self.token()).encode()
+        nonce, digest = secrets.token_hex(16), hashlib.sha256(body).hexdigest()
+        mac, proof = (
+            hmac.new(secret, "\n".join(words).encode(), hashlib.sha256).hexdigest()
+            for words in (("ask", nonce, method, target, digest), ("answer", nonce))
+        )
+        return {"Authorization": f"aifbench-hmac nonce={nonce}, body={digest}, mac={mac}"}, proof
 
     def connection(self, timeout=10):
         if self.tcp is None:
             return Unix(self.socket, timeout)
-        port = int(self.said().split("127.0.0.1:")[1].split("/")[0])
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, method, target, body=None, *, token="launch", headers=None, timeout=10):
         """Ask once. `body`: bytes or something for JSON; `token`: a scope, or None for a request without one."""

@@ -39,7 +39,7 @@ def prometheus(folder: Path, server: Live, target: str) -> Iterator[str]:
     shutil.copytree(DEPLOY / "prometheus" / "rules", folder / "rules")
     text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     (folder / "prometheus.yml").write_text(re.sub(r"_interval: 15s", "_interval: 1s", text))
-    (folder / "token-read").symlink_to(server.state / "token-read")
+    (folder / "token-read").symlink_to(server.tokens / "token-read")
     (folder / "targets.json").write_text(f'[{{"targets": ["{target}"]}}]')
     port = free_port()
     command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]

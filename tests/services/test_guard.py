@@ -343,6 +343,47 @@ def test_an_unexpected_error_is_a_problem_without_details(tmp_path):
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+def test_a_signed_request_is_as_good_as_the_token_and_its_answer_is_signed_too(server):
+    headers, proof = server.signature("GET", "/api/v1/log?limit=3")
+    answer = server.get("/api/v1/log?limit=3", token=None, headers=headers)
+    assert (answer.status, answer.headers["aifbench-proof"]) == (200, proof)
+    body = json.dumps({"preset": "none"}).encode()
+    headers, proof = server.signature("POST", "/api/v1/runs:validate", body)
+    answer = server.ask("POST", "/api/v1/runs:validate", body, token=None, headers=headers)
+    assert (answer.status, answer.headers["aifbench-proof"]) == (422, proof)
+    headers, proof = server.signature("DELETE", "/api/v1/log/configs/none", key=server.token("read"))
+    answer = server.ask("DELETE", "/api/v1/log/configs/none", token=None, headers=headers)
+    assert (answer.status, answer.headers["aifbench-proof"]) == (403, proof)
+    assert server.get("/api/v1/services").headers["aifbench-proof"] is None
+
+
+def test_a_signature_is_good_for_one_method_address_and_body(patient):
+    headers, _ = patient.signature("GET", "/api/v1/services")
+    for method, target in (("GET", "/api/v1/services?"), ("GET", "/api/v1/log"), ("POST", "/api/v1/runs")):
+        answer = patient.ask(method, target, b"{}" if method == "POST" else None, token=None, headers=headers)
+        assert answer.status in {401, 200}
+        assert (answer.status == 200) == (target == "/api/v1/services?")  # an empty query is none
+    headers, _ = patient.signature("POST", "/api/v1/runs", b'{"preset": "storage-quick"}')
+    answer = patient.ask("POST", "/api/v1/runs", b'{"preset": "inference-quick"}', token=None, headers=headers)
+    refused(answer, 400)
+    assert answer.json()["detail"] == "the body is not the one that was signed"
+    assert patient.get("/api/v1/runs").json()["runs"] == []
+
+
+@pytest.mark.parametrize("of", ["a wrong key", "nothing", "half", "the nonce of another"])
+def test_a_wrong_signature_is_nobody_s_and_gets_no_proof(patient, of):
+    headers, _ = patient.signature("GET", "/api/v1/services", key="x" * 43 if of == "a wrong key" else None)
+    if of == "nothing":
+        headers["Authorization"] = "aifbench-hmac nonce=, body=, mac="
+    elif of == "half":
+        headers["Authorization"] = headers["Authorization"][:-1]
+    elif of == "the nonce of another":
+        headers["Authorization"] = re.sub(r"nonce=\w+", "nonce=" + "0" * 32, headers["Authorization"])
+    answer = patient.get("/api/v1/services", token=None, headers=headers)
+    refused(answer, 401)
+    assert answer.headers["aifbench-proof"] is None
+
+
 def test_too_many_requests_are_told_to_wait(tmp_path):
     """CVE-2025-53636: a flood of log entries."""
     with Live(tmp_path, "log") as server:

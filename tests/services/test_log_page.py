@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.services.live import Live
+from tests.services.tunnel import Tunnel
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 pytestmark = pytest.mark.browser
@@ -236,22 +237,22 @@ def test_a_broken_file_is_told(open_page, server):
     assert told in page.locator("section .problem").first.inner_text()
 
 
-def test_after_a_restart_of_the_server_the_page_goes_on(browser, tmp_path):
-    with Live(tmp_path, "log", tcp=0) as server:
+def test_through_a_tunnel_the_page_goes_on_after_a_restart_and_never_sends_the_token(browser, tmp_path):
+    with Live(tmp_path, "log") as server, Tunnel(server.socket) as tunnel:
         put(server, "all", 0, 600)
-        port = int(address(server).rpartition(":")[2].strip("/"))
         context = browser.new_context()
         page = context.new_page()
-        page.goto(f"{address(server)}#token={server.token()}")
+        page.goto(f"http://localhost:{tunnel.port}/#token={server.token()}")
         page.locator(".push .state.live").wait_for()
         server.stop()
         page.locator(".push .state.warn").wait_for()
-        server.tcp = port
         server.start()
         page.locator(".push .state.live").wait_for()
         threading.Timer(0.2, send, (server, 0, "after the restart")).start()
         expect(lambda: "after the restart" in page.locator(".lines").inner_text())
         context.close()
+        assert b"aifbench-hmac nonce=" in tunnel.sent
+        assert server.token().encode() not in tunnel.sent
 
 
 def test_everything_is_reached_by_keyboard(open_page):

@@ -23,6 +23,7 @@ from aifbench.services.log import files as files_module
 from aifbench.services.log.files import LogFiles
 from aifbench.services.log.service import LogService
 from aifbench.services.settings import Settings
+from tests.services.checkout import program
 from tests.services.live import Live
 
 CONFIGS = "/api/v1/log/configs"
@@ -187,11 +188,12 @@ def test_the_commands_of_the_docs_do_what_they_say(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
     configs, statement = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     with Live(tmp_path, "log") as server:
+        program(server.project)
 
         def shell(script):
-            script = script.replace("~/.local/state/aifbench", str(server.state))
-            environment = {**os.environ, "XDG_RUNTIME_DIR": str(server.runtime.parent)}
-            done = subprocess.run(["bash", "-euc", script], env=environment, capture_output=True, text=True, check=True)
+            places = {"XDG_RUNTIME_DIR": str(server.runtime.parent), "XDG_STATE_HOME": str(server.state.parent)}
+            there = {"cwd": server.project, "env": {**os.environ, **places}}
+            done = subprocess.run(["bash", "-euc", script], **there, capture_output=True, text=True, check=True)
             return [json.loads(line) for line in done.stdout.replace("}{", "}\n{").splitlines()]
 
         put, listed, deleted, cleared = shell(configs)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from tests.fixtures.results import write_results
 from tests.services.batches import GIB, Batch, write_plan
 from tests.services.checkout import checkout
 from tests.services.live import Live
+from tests.services.tunnel import Tunnel
 
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright is not installed")
 pytestmark = pytest.mark.browser
@@ -21,17 +21,12 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m"
 STEP = {"phase": "read", "case": "c0ffee000001", "repetition": 1, "since_s": 40.0, "expected_s": 30.0}
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class World:
     """A server and batches in all states."""
 
     def __init__(self, folder, *services):
-        self.server = Live(folder, *services, tcp=free_port())
+        self.server = Live(folder, *services)
+        self.tunnel = Tunnel(self.server.socket)
         results = self.server.results
         gpus = [
             {"index": i, "utilization": 0.9, "memory_bytes": 30 * GIB, "memory_total_bytes": 40 * GIB, "power_w": 300.0}
@@ -62,9 +57,11 @@ class World:
 
     def __enter__(self):
         self.server.__enter__()
+        self.tunnel.__enter__()
         return self
 
     def __exit__(self, *_):
+        self.tunnel.__exit__()
         self.server.__exit__()
 
 
@@ -81,7 +78,7 @@ def world(tmp_path, request):
 def visit(browser, world):
     """A function that opens the tab and checks, at the end, that the page neither complained nor asked elsewhere."""
     opened, said, asked = [], [], set()
-    base = f"http://127.0.0.1:{world.server.tcp}/"
+    base = f"http://127.0.0.1:{world.tunnel.port}/"
 
     def visit(rest="", width=1360, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -102,7 +99,7 @@ def visit(browser, world):
         context.close()
     network = "Failed to load resource"  # the browser's own line about a lost connection or a problem
     assert [text for text in said if not text.startswith(network)] == []
-    assert asked == {f"127.0.0.1:{world.server.tcp}"}
+    assert asked == {f"127.0.0.1:{world.tunnel.port}"}
 
 
 def wait(page, expression, seconds=20):

@@ -1,5 +1,6 @@
 """Another user of the same login node: refused on the socket, at the files, at the process, and on every TCP route."""
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from aifbench.services.serve import bind_unix
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.tokens import Tokens
 from tests.services.live import SOURCE, Live
-from tests.services.stranger import UID, as_stranger, needs_root
+from tests.services.stranger import UID, as_stranger, needs_root, stranger_at_work
 
 ROOT = Path(__file__).parents[2]
 pytestmark = needs_root
@@ -134,6 +136,97 @@ def test_every_route_on_a_tcp_port(folder):
             if not address[0].startswith("127.") and address[0] != "::1":
                 with socket.socket(family, kind) as other:
                     assert other.connect_ex(address) != 0, f"the port is open on {address}"
+
+
+@pytest.fixture
+def port(folder):
+    """A server on a port, of the log alone."""
+    with Live(folder, "log", tcp=0) as live:
+        yield live
+
+
+def test_a_start_on_a_port_has_tokens_of_its_own_and_they_end_with_it(port):
+    first, folder = port.token(), port.tokens
+    assert as_stranger((folder / "token-launch").read_text) == "PermissionError"
+    assert port.get("/api/v1/services").status == 200
+    kept = (port.state / "token-launch").read_text().strip()
+    bearer = {"Authorization": f"Bearer {kept}"}
+    assert port.get("/api/v1/services", token=None, headers=bearer).status == 401
+    port.tcp = port.port
+    assert port.stop() == 0
+    assert not folder.exists()
+    port.start()
+    assert first not in {port.token(), kept}
+    bearer = {"Authorization": f"Bearer {first}"}
+    assert port.get("/api/v1/services", token=None, headers=bearer).status == 401
+    port.stop(signal.SIGKILL)  # what it leaves is of no use either
+    assert port.token() != first
+    second = port.token()
+    port.start()
+    assert port.token() != second
+
+
+def test_a_flood_of_a_stranger_takes_nothing_from_the_owner(port):
+    """520 requests that never end were 503 for everyone, and tokenless ones shared the owner's bucket."""
+    number = port.port
+
+    def flood():
+        held = [socket.create_connection(("127.0.0.1", number)) for _ in range(520)]
+        for one in held:
+            with contextlib.suppress(OSError):
+                one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        statuses = []
+        for _ in range(150):
+            connection = http.client.HTTPConnection("127.0.0.1", number, timeout=10)
+            connection.request("GET", "/healthz")
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        os.kill(os.getpid(), signal.SIGSTOP)  # it holds all that it has while the owner asks
+        return [statuses.count(status) for status in (200, 429, 503)]
+
+    with stranger_at_work(flood) as (stopped, found):
+        stopped()
+        assert [port.get("/", token=None).status for _ in range(60)] == [200] * 60
+        assert [port.get("/api/v1/services").status for _ in range(60)] == [200] * 60
+        held = [line.split()[7] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if ours(line, number)]
+        assert held.count(str(UID)) <= 32
+        answered, told_to_wait, unavailable = found()
+        assert unavailable == 0
+        assert told_to_wait > 0
+        assert answered >= 100
+
+
+def ours(line, port):
+    """Whether a line of /proc/net/tcp is an open connection to a port."""
+    fields = line.split()
+    return fields[2] == f"0100007F:{port:04X}" and fields[3] == "01"
+
+
+def test_the_code_that_opens_the_page_is_good_once_and_for_the_owner_alone(folder):
+    seen, browser = folder / "seen", folder / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}.new && mv {seen}.new {seen}\n')
+    browser.chmod(0o755)
+    with Live(folder, "log", tcp=0, here=True, environment={"DISPLAY": ":99", "BROWSER": str(browser)}) as server:
+        deadline = time.monotonic() + 30
+        while not seen.exists():
+            assert time.monotonic() < deadline, server.said()
+            time.sleep(0.05)
+        (shown,) = seen.read_text().split()
+        address, code = shown.split("#once=")
+        assert address == f"http://127.0.0.1:{server.port}/"
+        assert server.token() not in shown
+        headers, proof = server.signature("POST", "/api/v1/session", key=code)
+
+        def ask(more=headers):
+            answer = server.ask("POST", "/api/v1/session", token=None, headers=more)
+            return answer.status, answer.body.decode(), answer.headers["aifbench-proof"]
+
+        assert as_stranger(ask)[0] == 401
+        assert as_stranger(lambda: ask({"Authorization": f"Bearer {code}"}))[0] == 401
+        wrong, _ = server.signature("GET", "/api/v1/services", key=code)
+        assert server.get("/api/v1/services", token=None, headers=wrong).status == 401
+        assert ask() == (200, f'{{"token":"{server.token()}"}}', proof)
+        assert ask()[0] == 401
 
 
 def start(folder, *options):

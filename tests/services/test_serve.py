@@ -36,6 +36,7 @@ def environment(folder):
         "PYTHONPATH": str(SOURCE),
         "XDG_STATE_HOME": str(folder / "state"),
         "XDG_RUNTIME_DIR": str(folder / "run"),
+        "SSH_CONNECTION": "10.0.0.2 50000 10.0.0.1 22",
     }
 
 
@@ -209,7 +210,19 @@ def test_a_second_server_on_the_same_results_does_not_write_between_the_lines_of
     )
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
     assert "another log service of yours" in second.stderr
+    assert second.stdout == ""
     assert not (tmp_path / "o" / "s").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--tcp", "0"], ["--open"]], ids=["socket", "port", "both"])
+def test_a_second_server_says_no_address_and_makes_no_token(server, tmp_path, more):
+    """It printed an address with its token first, and then that it does not work."""
+    options = ["--project", str(server.project), "--results", str(server.results), *more]
+    there = {**environment(tmp_path), "XDG_STATE_HOME": str(tmp_path / "other")}
+    second = subprocess.run(command(*options), env=there, capture_output=True, text=True, timeout=60, check=False)
+    assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
+    assert list((tmp_path / "other").rglob("token-*")) == []
+    assert server.get("/api/v1/services").status == 200
 
 
 def test_a_runtime_folder_that_is_gone_is_not_used(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ def view(tmp_path):
     (results / "report" / "index.html").write_text("<h1>the report</h1>")
     (tmp_path / "secret").write_text("no")
     command = [sys.executable, "-m", "aifbench", "view", str(results), "--socket-folder", str(tmp_path / "own")]
+    command.append("--no-open")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     first = process.stdout.readline()
     path = first.split("8080:")[1].split()[0]

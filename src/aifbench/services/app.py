@@ -21,7 +21,8 @@ from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from aifbench.services.guard import Guard, needs
+from aifbench.services.guard import SESSION, Guard, needs
+from aifbench.services.peers import peer_of
 from aifbench.services.problems import RESPONSES, Problem, Refused
 from aifbench.services.service import PREFIX, Service
 from aifbench.services.settings import Settings
@@ -61,9 +62,12 @@ async def running(services: Sequence[Service]) -> AsyncIterator[None]:
         yield
 
 
-def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, services: Sequence[Service], tokens: Tokens | None = None, port_tokens: Tokens | None = None
+) -> FastAPI:
     """Return the application. Raises ValueError when a route does not say which scope it needs.
 
+    `tokens` are those of the Unix socket, `port_tokens` those of a port: neither opens the other.
     The services live as long as its lifespan; a server that runs them itself (`running`) leaves the lifespan out.
     """
     app = FastAPI(
@@ -80,7 +84,8 @@ def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens |
     app.state.settings = settings
     app.state.services = services
     app.state.streams = set()
-    app.add_middleware(Guard, tokens=tokens or Tokens(settings.state), limits=settings.limits)
+    tokens = tokens or Tokens(settings.state)
+    app.add_middleware(Guard, tokens=tokens, port_tokens=port_tokens, limits=settings.limits)
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(Refused, _answer)
     app.add_exception_handler(HTTPException, _plain)
@@ -88,6 +93,7 @@ def create_app(settings: Settings, services: Sequence[Service], tokens: Tokens |
     for service in services:
         app.include_router(service.router)
     _own_routes(app, services)
+    _session_route(app, tokens, port_tokens)
     for route in routes_of(app):
         if route.path not in OPEN and scope_of(route.dependant) is None:
             raise ValueError(f"{route.path} says no scope; add dependencies=[needs(...)]")
@@ -156,6 +162,14 @@ def _own_routes(app: FastAPI, services: Sequence[Service]) -> None:
     async def static(file: str) -> Response:
         """A file of the page."""
         return await _static(file)
+
+
+def _session_route(app: FastAPI, tokens: Tokens, port_tokens: Tokens | None) -> None:
+    @app.post(SESSION, dependencies=[needs("launch")], tags=["server"])
+    async def session(request: Request) -> dict[str, str]:
+        """The token to launch, for a page that was opened by a code."""
+        door = port_tokens if port_tokens and peer_of(request.scope).port else tokens
+        return {"token": door["launch"]}
 
 
 _PAGES = {path.name: path for path in WEB.iterdir() if path.suffix in TYPES}

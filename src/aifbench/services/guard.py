@@ -18,9 +18,10 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aifbench.services.peers import peer_of
 from aifbench.services.problems import Problem
 from aifbench.services.settings import Limits
-from aifbench.services.tokens import SCOPES, Tokens
+from aifbench.services.tokens import SCOPES, Caller, Signature, Tokens
 
 _HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z")
 """Names under which a tunnel or the loopback is opened. Another name is that of a page that rebinds its own."""
@@ -32,6 +33,11 @@ CONTENT_POLICY = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 REPORTS = "/api/v1/reports/"
+SESSION = "/api/v1/session"
+"""Where a page that was opened by a code gets its token."""
+SIGNED = "aifbench-hmac"
+PROOF = "aifbench-proof"
+"""The header that tells a page which has signed its request that the server knows the key too."""
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
@@ -76,14 +82,21 @@ def _parameters(dependant: Dependant) -> set[str]:
     return {*(field.alias for field in dependant.query_params), *inner}
 
 
-def _bearer(headers: Headers) -> str:
-    """Return the token that was sent, or an empty text."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else ""
+def _credentials(headers: Headers) -> tuple[str, str]:
+    """Return the kind of credentials that were sent, and these; empty texts where there are none."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    return (kind.lower(), value.strip()) if value.strip() else ("", "")
+
+
+def _target(scope: Scope) -> str:
+    """Return path and query of a request as they were sent."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
 def _unauthorised(headers: Headers) -> Problem:
-    if _bearer(headers):
+    if _credentials(headers)[0] in {"bearer", SIGNED}:
         detail = "this token is not the server's; take the one in the file token-launch that aifbench serve names"
     else:
         detail = "send the token as 'Authorization: Bearer <token>'"
@@ -111,9 +124,10 @@ class Bucket:
 class Guard:
     """The ASGI layer. Refuses by Host, method, Origin, rate and size; finds out who asks; adds security headers."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, limits: Limits) -> None:
-        self.app, self._tokens, self._limits = app, tokens, limits
+    def __init__(self, app: ASGIApp, tokens: Tokens, port_tokens: Tokens | None, limits: Limits) -> None:
+        self.app, self._tokens, self._port_tokens, self._limits = app, tokens, port_tokens, limits
         self._friends = Bucket(limits.requests_per_s, limits.requests_burst)
+        self._ourselves = Bucket(limits.strangers_per_s, limits.strangers_burst)
         self._strangers = Bucket(limits.strangers_per_s, limits.strangers_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,6 +138,8 @@ class Guard:
         if scope["type"] != "http":  # there are no web sockets here
             return
         started = False
+        caller = self._caller(scope)
+        scope["aifbench.scopes"] = caller.scopes
 
         async def guarded_send(message: Message) -> None:
             nonlocal started
@@ -132,11 +148,13 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if caller.proof:
+                    headers[PROOF] = caller.proof
             await send(message)
 
         try:
-            self._check(scope)
-            body = await self._body(scope, receive)
+            self._check(scope, caller)
+            body = await self._body(scope, receive, caller)
             await self.app(scope, body, guarded_send)
         except Problem as problem:
             await problem.response()(scope, receive, guarded_send)
@@ -147,34 +165,53 @@ class Guard:
             detail = "unexpected error; the server's own output has the details"
             await Problem(500, detail).response()(scope, receive, guarded_send)
 
-    def _check(self, scope: Scope) -> None:
+    def _caller(self, scope: Scope) -> Caller:
+        """Find out who asks: a program that sends a token, or a page that has signed with one or with a code."""
+        kind, value = _credentials(Headers(scope=scope))
+        peer = peer_of(scope)
+        tokens = self._port_tokens if peer.port else self._tokens
+        if tokens is None:
+            return Caller()
+        if kind == "bearer":
+            return Caller(tokens.scopes(value.encode()))
+        signature = Signature.parse(value) if kind == SIGNED else None
+        if signature is None:
+            return Caller()
+        asked = scope["method"], _target(scope)
+        if peer.own and asked == ("POST", SESSION):  # others may have seen the code in the list of processes
+            redeemed = tokens.redeem(signature, *asked)
+            if redeemed.scopes:
+                return redeemed
+        return tokens.caller(signature, *asked)
+
+    def _check(self, scope: Scope, caller: Caller) -> None:
         headers = Headers(scope=scope)
         method = scope["method"]
         host = headers.get("host", "").lower()
-        granted = self._granted(headers)
-        scope["aifbench.scopes"] = granted
         if not _HOST.match(host):
             raise Problem(400, "open it as localhost: the Host of the request is another one")
         if method not in METHODS:
             raise Problem(405, "this method is not used here", {"allow": ", ".join(sorted(METHODS))})
-        if not (self._friends if granted else self._strangers).take():
-            raise Problem(429, "too many requests; wait a second", {"retry-after": "1"})
         page = method in SAFE and not scope["path"].startswith(("/api/", "/metrics", "/openapi.json", "/readyz"))
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
         # A report is a page in a sandbox, so of no origin; where it leads to needs its ticket, not who asks.
         led = method == "GET" and scope["path"].startswith(REPORTS) and headers.get("sec-fetch-mode") == "navigate"
         strange = origin not in {None, f"http://{host}"} or (site not in {"same-origin", "none"} and not led)
+        if not self._bucket(caller, peer_of(scope).own and not strange).take():
+            raise Problem(429, "too many requests; wait a second", {"retry-after": "1"})
         if not page and strange:
             raise Problem(403, "a page of another origin may not ask here")
-        if method not in SAFE and not granted:
+        if method not in SAFE and not caller.scopes:
             raise _unauthorised(headers)
 
-    def _granted(self, headers: Headers) -> frozenset[str]:
-        token = _bearer(headers)
-        return self._tokens.scopes(token.encode()) if token else frozenset()
+    def _bucket(self, caller: Caller, ourselves: bool) -> Bucket:
+        """Return the share that a request is taken from: no stranger takes from the owner's."""
+        if caller.scopes:
+            return self._friends
+        return self._ourselves if ourselves else self._strangers
 
-    async def _body(self, scope: Scope, receive: Receive) -> Receive:
+    async def _body(self, scope: Scope, receive: Receive, caller: Caller) -> Receive:
         """Read the body (so its size is known before any route runs) and return a `receive` that gives it again."""
         most = self._limits.body_bytes
         declared = Headers(scope=scope).get("content-length", "0")
@@ -196,6 +233,8 @@ class Guard:
                         break
         except TimeoutError:
             raise Problem(408, "the body did not arrive in time") from None
+        if not caller.has_sent(b"".join(parts)):
+            raise Problem(400, "the body is not the one that was signed")
         given = False
 
         async def again() -> Message:

@@ -1,74 +1,58 @@
-"""Start the services on a Unix socket of one's own, or on the loopback on request: `aifbench serve`.
+"""Start the services on a Unix socket of one's own: `aifbench serve`.
 
 On a login node a port is open to everybody who is logged in there. A Unix socket with mode 0600 in a folder with mode
-0700 is not, and the kernel says who connects. SSH carries it to a port of the reader's own machine.
+0700 is not, and the kernel says who connects. SSH carries it to a port of the reader's own machine. A browser on this
+machine opens no Unix socket: it gets a port of the loopback besides. `--tcp` asks for one instead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
-import getpass
 import logging
 import os
+import shlex
 import signal
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from fastapi import FastAPI
 
 from aifbench.campaign.errors import ConfigError
 from aifbench.services.app import create_app, make_services, running
-from aifbench.services.settings import Settings, private_folder
+from aifbench.services.peers import Connection, Places
+from aifbench.services.reach import browser_is_here, can_show, show, tunnel
+from aifbench.services.service import Service
+from aifbench.services.settings import Limits, Settings, private_folder
 from aifbench.services.tokens import Tokens
 
 GRACE_S = 1
 """Seconds that open requests have to end after SIGTERM."""
-SOCKET_NAME = "serve.sock"
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket, as the kernel knows it."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", raw)[1])
-
-
-class OwnPeersOnly(H11Protocol):
-    """HTTP for connections of our own user; another's is closed before a byte of it is read."""
-
-    refused = False
-
-    def connection_made(self, transport: Any) -> None:
-        """Take or close a new connection."""
-        connection = transport.get_extra_info("socket")
-        if connection.family == socket.AF_UNIX and peer_uid(connection) != os.geteuid():
-            self.refused = True
-            transport.abort()
-            return
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Read what a taken connection sends."""
-        if not self.refused:
-            super().data_received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a taken connection."""
-        if not self.refused:
-            super().connection_lost(exc)
+ACCEPTED = 64
+"""Connections that are taken in one go: a crowd of them needs no more open files than a process usually may have."""
+QUEUE = 2048
+"""Connections that may wait to be taken."""
+NEAR_PORT = 8080
+"""The port of the reader's own machine to which SSH carries the socket."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that leaves signals to us."""
+    """A uvicorn that leaves signals to us, and takes fewer connections in one go than may wait."""
 
-    @contextlib.contextmanager
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUE)
+
+    @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Change no signal handler."""
         yield
@@ -117,6 +101,7 @@ def _bind_private(path: Path) -> socket.socket:
     before = os.umask(0o177)
     try:
         listener.bind(str(path))
+        listener.listen(QUEUE)
     except OSError as error:
         listener.close()
         raise ConfigError(str(path), None, f"cannot be bound: {error.strerror or error}") from None
@@ -126,11 +111,12 @@ def _bind_private(path: Path) -> socket.socket:
 
 
 def bind_loopback(port: int) -> socket.socket:
-    """Bind 127.0.0.1; port 0 takes a free one. Raises ConfigError when it is taken."""
+    """Listen on 127.0.0.1; port 0 takes a free one. Raises ConfigError when it is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen(QUEUE)  # until then another user could still take the port
     except OSError as error:
         listener.close()
         raise ConfigError("--tcp", port, f"cannot be bound: {error.strerror}", "a free port, or 0 for any") from None
@@ -144,46 +130,96 @@ def serve(
     *,
     path: Path | None = None,
     port: int | None = None,
+    here: bool | None = None,
     show_token: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, on the socket `path` (default: in the runtime folder) or on a loopback port.
 
+    `here`: the browser is on this machine (default: found out); it opens no Unix socket, so it gets a port besides.
     `show_token`: the address that is printed carries the token; only for a terminal, never for a file.
     """
-    if "client" in names and not (settings.project / "workflow" / "Snakefile").is_file():
-        say(f"{settings.project} is no checkout of aifbench: nothing can be launched from here (see --project)")
-    tokens = Tokens(settings.state)
-    path = path or settings.runtime / SOCKET_NAME
-    lock = None
-    if port is None:
-        listener, lock = bind_unix(path)
-        local = "localhost:8080"
-        say("on your own machine:")
-        say(f"  ssh -N -L 8080:{path} {getpass.getuser()}@{socket.gethostname()}")
-        say("  (with the options and the address that you log in with)")
-    else:
-        listener = bind_loopback(port)
-        local = f"127.0.0.1:{listener.getsockname()[1]}"
-        say("others who are logged in here reach this port too; the token alone keeps them out")
-    secret = tokens["launch"] if show_token else f"$(cat {tokens.files['launch']})"
-    say(f"open:  http://{local}/#token={secret}")
-    try:
-        asyncio.run(_run(settings, names, tokens, listener))
-    finally:
-        listener.close()
-        if lock is not None:
-            path.unlink(missing_ok=True)
-            os.close(lock)
+    here = browser_is_here() if here is None else here
+    path = path or settings.socket
+
+    def tell(tokens: Tokens, port_tokens: Tokens | None, at: int) -> None:
+        if "client" in names and not (settings.project / "workflow" / "Snakefile").is_file():
+            say(f"{settings.project} is no checkout of aifbench: nothing can be launched from here (see --project)")
+        if port_tokens is None:
+            say("on your own machine:")
+            say(f"  {tunnel(NEAR_PORT, path)}")
+            say("  (with the options and the address that you log in with)")
+            say(f"open:  http://localhost:{NEAR_PORT}/#token={_secret(tokens, show_token)}")
+        else:
+            _tell_port(say, port_tokens, at, here, show_token)
+
+    with ExitStack() as doors:
+        listeners = [doors.enter_context(_unix_door(path))] if port is None else []
+        if port is not None or here:
+            listeners.append(doors.enter_context(closing(bind_loopback(port or 0))))
+        asyncio.run(_run(settings, names, listeners, tell))
     say("ended")
 
 
-async def _run(settings: Settings, names: Sequence[str], tokens: Tokens, listener: socket.socket) -> None:
-    services = make_services(settings, names)
-    app = create_app(settings, services, tokens)
+def _tell_port(say: Callable[[str], None], tokens: Tokens, port: int, here: bool, show_token: bool) -> None:
+    """Say how to open a port, and open it where the browser is on this machine."""
+    address = f"http://127.0.0.1:{port}/"
+    if not here:
+        say("others who are logged in here reach this port too; docs/security.md says what keeps them out")
+    say(f"open:  {address}#token={_secret(tokens, show_token)}")
+    if here:
+        say("from another machine:  aifbench serve --no-open tells how")
+    else:
+        say(f"  where the browser is on your own machine, first:  {tunnel(port, f'127.0.0.1:{port}')}")
+    if here and can_show():
+        say("  (a browser opens it now, by a link that is good once)")
+        show(f"{address}#once={tokens.new_code()}")
+    say(f"tokens for programs, as long as this goes on:  {tokens.files['launch'].parent}")
+
+
+def _secret(tokens: Tokens, show_token: bool) -> str:
+    return tokens["launch"] if show_token else f"$(cat {shlex.quote(str(tokens.files['launch']))})"
+
+
+@contextmanager
+def _unix_door(path: Path) -> Iterator[socket.socket]:
+    listener, lock = bind_unix(path)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+async def _run(
+    settings: Settings,
+    names: Sequence[str],
+    listeners: list[socket.socket],
+    tell: Callable[[Tokens, Tokens | None, int], None],
+) -> None:
     _quiet_logging()
-    config = uvicorn.Config(
+    services = make_services(settings, names)
+    ended = _obey_signals(services)
+    async with running(services):  # a service that cannot work refuses before there are tokens and an address
+        tokens = Tokens(settings.state)
+        ports = [listener.getsockname()[1] for listener in listeners if listener.family == socket.AF_INET]
+        with ExitStack() as held:
+            port_tokens = Tokens.fresh(settings.port_state(ports[0])) if ports else None
+            if port_tokens is not None:
+                held.callback(port_tokens.forget)
+            app = create_app(settings, services, tokens, port_tokens)
+            server = Server(_config(app, settings.limits))
+            ending = asyncio.create_task(_end(ended, server, app))
+            tell(tokens, port_tokens, ports[0] if ports else 0)
+            await server.serve(sockets=listeners)
+            ending.cancel()
+
+
+def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    connection: Any = partial(Connection, Places(limits), limits)
+    return uvicorn.Config(
         app,
-        http=OwnPeersOnly,
+        http=connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -191,17 +227,16 @@ async def _run(settings: Settings, names: Sequence[str], tokens: Tokens, listene
         use_colors=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=512,
+        backlog=ACCEPTED,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = Server(config)
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
 
-    def end() -> None:
-        server.should_exit = True
-        for stream in list(app.state.streams):
-            stream.end()
+
+def _obey_signals(services: Sequence[Service]) -> asyncio.Event:
+    """Reload on SIGHUP; return what SIGINT and SIGTERM set."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
         for service in services:
@@ -209,11 +244,17 @@ async def _run(settings: Settings, names: Sequence[str], tokens: Tokens, listene
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGTERM, end)
-    loop.add_signal_handler(signal.SIGINT, end)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGINT, ended.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    async with running(services):
-        await server.serve(sockets=[listener])
+    return ended
+
+
+async def _end(ended: asyncio.Event, server: uvicorn.Server, app: FastAPI) -> None:
+    await ended.wait()
+    server.should_exit = True
+    for stream in list(app.state.streams):
+        stream.end()
 
 
 class _OneLine(logging.Formatter):
@@ -229,8 +270,9 @@ class _OneLine(logging.Formatter):
 def _quiet_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    for name in ("uvicorn", "aifbench.services"):
+    levels = {"uvicorn": logging.ERROR, "aifbench.services": logging.WARNING}  # a stranger's nonsense fills no disk
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(level)
         logger.propagate = False

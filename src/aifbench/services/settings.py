@@ -17,8 +17,13 @@ from aifbench.campaign.errors import ConfigError
 class Limits:
     """What one server carries at most. More than that is refused, and said."""
 
+    head_seconds: float = 10.0
+    unread_seconds: float = 60.0
     body_bytes: int = 1 << 20
     body_seconds: float = 30.0
+    connections_own: int = 256
+    connections_each: int = 32
+    connections_others: int = 128
     batch: int = 1000
     message_bytes: int = 4096
     streams: int = 64
@@ -43,13 +48,21 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
 
+    @property
+    def socket(self) -> Path:
+        """The Unix socket on which the services are found where none is named."""
+        return self.runtime / "serve.sock"
+
+    def port_state(self, port: int) -> Path:
+        """Return the folder of the tokens of a server on a port of this host: each start makes new ones."""
+        return self.state / f"tcp-{_host()}-{port}"
+
     @classmethod
     def find(cls, project: Path | None = None, results: Path | None = None) -> Settings:
         """Return the settings of this user for a checkout (default: the current folder), from the XDG variables."""
         root = (project or Path.cwd()).absolute()
-        host = socket.gethostname().partition(".")[0]
         state = (_xdg("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "aifbench"
-        shared = Path.home() / ".aifbench" / host  # homes are shared by the nodes of a cluster, sockets are not
+        shared = Path.home() / ".aifbench" / _host()  # homes are shared by the nodes of a cluster, sockets are not
         runtime = _xdg("XDG_RUNTIME_DIR")
         if runtime and not os.access(runtime, os.W_OK | os.X_OK):  # of the user before `su`, or gone with a session
             runtime = None
@@ -80,6 +93,10 @@ def private_folder(folder: Path, *, ours: bool = True) -> Path:
         problem = "can be entered by others: name a folder that is not there yet, or close it yourself (chmod 700)"
         raise ConfigError(str(folder), None, problem)
     return folder
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
 
 
 def _xdg(name: str) -> Path | None:

@@ -1,12 +1,17 @@
 // What all tabs share: the token, requests, streams, safe building of the page, and how values are written.
 
+export const GONE = "the server of this page has ended, and something else answers at its address";
 const KEY = "aifbench-token";
+let proven = false;  // the server has shown that it knows the token
+let stopped = false;  // and then something else has answered at its address
 
 export function token() {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
 export function setToken(value) {
+  proven = false;
+  stopped = false;
   if (value) sessionStorage.setItem(KEY, value);
   else sessionStorage.removeItem(KEY);
 }
@@ -20,8 +25,42 @@ export class ApiError extends Error {
   }
 }
 
-function headers(more) {
-  return { authorization: `Bearer ${token()}`, ...more };
+const hex = (buffer) => [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+const encoded = (text) => new TextEncoder().encode(text);
+
+async function sign(secret, ...words) {
+  const key = await crypto.subtle.importKey("raw", encoded(secret), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  return hex(await crypto.subtle.sign("HMAC", key, encoded(words.join("\n"))));
+}
+
+// Sends a request that is signed with the token, which itself never leaves the page, and returns the answer if it is
+// signed too. After one that is, the first that is not ends it all: another program has taken the server's address.
+async function send(address, { method = "GET", body = "", headers = {}, signal }) {
+  if (stopped) throw new Error(GONE);
+  if (!crypto.subtle) throw new Error("the browser signs nothing here: open the page as http://localhost or http://127.0.0.1");
+  const secret = token();
+  const url = new URL(address, location.origin);
+  const nonce = hex(crypto.getRandomValues(new Uint8Array(16)));
+  const digest = hex(await crypto.subtle.digest("SHA-256", encoded(body)));
+  const mac = await sign(secret, "ask", nonce, method, url.pathname + url.search, digest);
+  const answer = await fetch(url, {
+    method, signal, cache: "no-store", credentials: "omit", redirect: "error", body: body || undefined,
+    headers: { ...headers, authorization: `aifbench-hmac nonce=${nonce}, body=${digest}, mac=${mac}` },
+  });
+  if (answer.headers.get("aifbench-proof") === await sign(secret, "answer", nonce)) {
+    proven = secret === token();
+    return answer;
+  }
+  if (stopped || secret !== token()) throw new Error(GONE);
+  const [event, detail] = proven ? ["aifbench-gone", GONE] : ["aifbench-unauthorised", "the server does not know this token"];
+  document.dispatchEvent(new CustomEvent(event));
+  throw new ApiError(401, { detail });
+}
+
+// Forgets the token for good, and sends nothing more.
+export function stop() {
+  setToken("");
+  stopped = true;
 }
 
 // Asks the server: `await api("jobs?state=active")`, `await api("runs", {method: "POST", body: {...}})`.
@@ -29,14 +68,11 @@ function headers(more) {
 export async function api(path, { method = "GET", body, headers: more = {}, signal } = {}) {
   const address = path.startsWith("/") ? path : `/api/v1/${path}`;
   const json = body === undefined ? {} : { "content-type": "application/json" };
-  const answer = await fetch(address, {
-    method, signal, headers: headers({ ...json, ...more }), cache: "no-store", credentials: "omit",
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
+  const sent = body === undefined ? "" : JSON.stringify(body);
+  const answer = await send(address, { method, body: sent, headers: { ...json, ...more }, signal });
   const text = await answer.text();
   let content = null;
   try { content = text ? JSON.parse(text) : null; } catch { content = { detail: text }; }
-  if (answer.status === 401) document.dispatchEvent(new CustomEvent("aifbench-unauthorised"));
   if (!answer.ok) throw new ApiError(answer.status, content);
   return content;
 }
@@ -48,12 +84,9 @@ export async function stream(path, { onEvent, onState = () => {}, signal }) {
   let wait = 1000;
   while (!signal.aborted) {
     try {
-      const answer = await fetch(`/api/v1/${path}`, {
-        signal, cache: "no-store", credentials: "omit", headers: headers(id ? { "last-event-id": id } : {}),
-      });
+      const answer = await send(`/api/v1/${path}`, { signal, headers: id ? { "last-event-id": id } : {} });
       if (!answer.ok) {
         const error = new ApiError(answer.status, await answer.json().catch(() => null));
-        if (answer.status === 401) document.dispatchEvent(new CustomEvent("aifbench-unauthorised"));
         if (answer.status < 500 && answer.status !== 429) { onState("refused", error); return; }
         throw error;
       }
@@ -78,7 +111,7 @@ export async function stream(path, { onEvent, onState = () => {}, signal }) {
         }
       }
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted || !token()) return;
       onState("waiting", error);
     }
     await new Promise((resolve) => {
