@@ -21,6 +21,7 @@ from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.campaign.matrix import points
 from aifbench.campaign.params import Params
+from aifbench.records.sealed import seal
 
 SCHEMA_VERSION = 1
 SLURM_JOB_S = 6.0
@@ -387,16 +388,21 @@ def write_specs(plan: Plan, folder: Path) -> None:
     for batch in plan.batches:
         path, content = specs / f"{batch}.json", orjson.dumps(plan.spec(batch), option=orjson.OPT_INDENT_2)
         if not path.exists() or path.read_bytes() != content:
-            aside = path.with_suffix(".tmp")
-            aside.write_bytes(content)
-            aside.replace(path)
+            _replace(path, content)
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write plan.json, plan.md and one spec per batch into `folder`."""
     write_specs(plan, folder)
-    (folder / "plan.json").write_bytes(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+    _replace(folder / "plan.json", seal(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2)))
     (folder / "plan.md").write_text(markdown(plan, datetime.now().astimezone()), encoding="utf-8")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content and nothing between."""
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(content)
+    aside.replace(path)
 
 
 def markdown(plan: Plan, now: datetime) -> str:
