@@ -47,6 +47,9 @@ SAMPLE: dict[str, Any] = {
 }  # fmt: skip
 """The columns of a sample."""
 SAMPLE_NEEDS = frozenset({"invocation", "t_s", "role"})
+_OF_JSON: dict[Any, set[type]] = {_TEXT: {str}, _INT: {int}, _FLOAT: {int, float}}
+_KINDS = {name: _OF_JSON[kind] | (set() if name in SAMPLE_NEEDS else {type(None)}) for name, kind in SAMPLE.items()}
+"""What JSON may hold for each of them."""
 LOST = {
     "batch.json": "times, environment and cost of this batch",
     "cases.jsonl": "repetitions of its cases",
@@ -250,9 +253,11 @@ class BatchStore:
 
     def compact(self) -> None:
         """Move live lines into Parquet. Safe to repeat: a repetition or a sample is never doubled."""
-        self.mend(log=False)
+        self.mend(("cases.jsonl", RAW_LIVE))
         self._compact_raw()
         rows = [sample for _, sample in self._lines("live/resources.jsonl", _sample, growing=True)]
+        if self.is_damaged("live/resources.jsonl"):
+            self.mend(("live/resources.jsonl",))
         if rows:
             fresh = pa.Table.from_pylist(rows, pa.schema(list(SAMPLE.items())))
             known = self.files.table("resources.parquet", SAMPLE, SAMPLE_NEEDS, LOST["resources.parquet"])
@@ -288,15 +293,14 @@ class BatchStore:
         (self.folder / "done.json").unlink(missing_ok=True)
         return len(going)
 
-    def mend(self, *, log: bool = True) -> list[Damage]:
+    def mend(self, names: Collection[str] = LINES) -> list[Damage]:
         """Put files in which something cannot be read into `set-aside/<time>.damaged/` and keep the rest of them.
 
         So a job can go on: a repetition whose line is broken is measured again, since nothing tells that it was, and
         one whose raw events are lost keeps its record and stays invalid until `aifbench retry`. The batch must have no
-        other live writer; `log=False` leaves out the log, which the job itself writes. Returns what was damaged.
+        other live writer; `names` are the files of lines that are looked into. Returns what was damaged.
         """
         found = BatchStore(self.folder)
-        names = [name for name in LINES if log or name != "log.jsonl"]
         for name in names:
             for _ in found._whole_lines(name):
                 pass
@@ -453,9 +457,11 @@ def _sample(line: bytes) -> dict[str, Any]:
     """Return a live sample with the columns of `SAMPLE`. Raises `Damaged`."""
     found = unseal(line)
     gpu = found.get("gpu")
-    sample = {name: found.get(name) for name in SAMPLE} | {"gpu": None if gpu is None else orjson.dumps(gpu).decode()}
-    for name, kind in SAMPLE.items():
-        if (sample[name] is None and name in SAMPLE_NEEDS) or not _is(sample[name], kind):
+    found["gpu"] = None if gpu is None else orjson.dumps(gpu).decode()
+    sample = {}
+    for name, kinds in _KINDS.items():
+        value = sample[name] = found.get(name)
+        if type(value) not in kinds or (type(value) is int and not -(2**63) <= value < 2**63):
             raise Damaged(f"is no sample: {name}")
     return sample
 
@@ -483,18 +489,6 @@ def _raw_key(line: bytes) -> Key:
     if not (isinstance(case, str) and isinstance(repetition, int)):
         raise Damaged("does not name its repetition")
     return case, repetition
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Return whether a value of JSON fits into a column; null always does."""
-    if value is None:
-        return True
-    if pa.types.is_string(kind):
-        return isinstance(value, str)
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if pa.types.is_integer(kind):
-        return number and -(2**63) <= value < 2**63
-    return number or isinstance(value, float)
 
 
 def _odd_part(folder: Path, name: str) -> Path:
