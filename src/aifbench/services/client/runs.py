@@ -244,8 +244,9 @@ class Runs:
         if known is not None and (recent or known[1] == signature):
             return known[2]
         try:
-            counts = collect(folder).counts()
-        except (OSError, ValueError, KeyError, TypeError):  # being written, or not of this version
+            tables = collect(folder)
+            counts = tables.counts() if tables.rows["cases"] and not tables.plan_lost else None
+        except OSError:  # nothing is planned yet
             counts = None
         with self._lock:
             self._counts[folder.name] = time.monotonic(), signature, counts
