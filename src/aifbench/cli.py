@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aifbench.campaign.errors import ConfigError, full_disk
+from aifbench.files import Unreadable
 
 if TYPE_CHECKING:
     from aifbench.campaign.config import Config as LoadedConfig
+    from aifbench.records.damage import Damage
 
 app = typer.Typer(
     add_completion=False,
@@ -122,6 +125,7 @@ def collect(results: Results) -> None:
     tables = gather(results)
     write_tables(tables, results)
     typer.echo(" · ".join(f"{count} {state}" for state, count in tables.counts().items()))
+    _name_damage(tables.damage)
 
 
 @app.command()
@@ -143,8 +147,10 @@ def report(
 
     made = out or results
     account(results, made)
-    write_tables(gather(results), made)
+    tables = gather(results)
+    write_tables(tables, made)
     typer.echo(build(results, made).path)
+    _name_damage(tables.damage)
 
 
 @app.command()
@@ -328,7 +334,7 @@ def gate(
         Path | None, typer.Option(help="File to write when every planned case is valid.", show_default=False)
     ] = None,
 ) -> None:
-    """Print the line to remember; exit code 1 unless every planned case is valid."""
+    """Print the line to remember; exit code 1 unless every planned case is valid and no file is damaged."""
     from aifbench.gate import passed, summary_line
     from aifbench.records.collect import collect as gather
 
@@ -349,15 +355,16 @@ def retry(
         typer.Argument(help="Ids of cases; default: all that are invalid or failed.", show_default=False),
     ] = None,
 ) -> None:
-    """Set cases aside, so that the next run of the campaign measures them again. Nothing is deleted.
+    """Set cases aside, so that the next run of the campaign measures them again, and damaged files. Nothing is deleted.
 
     Example: aifbench retry results/laptop
     """
     from aifbench.records.collect import collect as gather
     from aifbench.retry import set_aside
 
-    cases, repetitions = set_aside(results, gather(results), case or ())
-    typer.echo(f"set aside: {cases} case(s) with {repetitions} repetition(s); run the campaign again to measure them")
+    done = set_aside(results, gather(results), case or ())
+    typer.echo(f"set aside: {done}; run the campaign again to measure them")
+    _name_damage(done.damaged)
 
 
 @app.command()
@@ -497,20 +504,24 @@ def rosetta(
     repetition: Annotated[int, typer.Option(help="Repetition, from 0.")] = 0,
 ) -> None:
     """Print what other load generators would have printed for the raw events of one repetition."""
-    import orjson
-
     from aifbench.inference.rosetta import table, translate
-    from aifbench.records.store import BatchStore
+    from aifbench.records.damage import Damaged
+    from aifbench.records.planned import read_plan
+    from aifbench.records.reading import Reader
+    from aifbench.records.store import RAW_FILE, BatchStore
 
-    planned = orjson.loads((results / "plan.json").read_bytes())["cases"]
-    batch = next((row["batch"] for row in planned if row["case"] == case and row["benchmark"] == "inference"), None)
+    planned = read_plan(Reader(results)).cases
+    batch = next((row.batch for row in planned if row.case == case and row.benchmark == "inference"), None)
     if batch is None:
         raise ConfigError("case", case, f"is no inference case of {results}")
-    store = BatchStore(results / "batches" / batch)
+    store = BatchStore.of(results, batch)
     done = [record.repetition for record in store.read_cases() if record.case == case and record.raw is not None]
     if repetition not in done:
         raise ConfigError("--repetition", repetition, f"is not recorded; recorded: {sorted(done)}")
-    typer.echo(table(translate(store.read_raw(case, repetition))))
+    try:
+        typer.echo(table(translate(store.read_raw(case, repetition))))
+    except Damaged as error:
+        raise ConfigError(store.files.path(RAW_FILE), None, str(error)) from None
 
 
 @app.command()
@@ -522,6 +533,11 @@ def schema(
 
     for path in write_schemas(folder):
         typer.echo(path)
+
+
+def _name_damage(damage: Iterable[Damage]) -> None:
+    for found in damage:
+        typer.echo(f"damaged: {found}", err=True)
 
 
 def _config(files: list[Path] | None, settings: list[str] | None) -> LoadedConfig:
@@ -565,14 +581,17 @@ def main() -> None:
     except ConfigError as error:
         print(f"aifbench: {error}", file=sys.stderr)
         sys.exit(2)
+    except Unreadable as error:
+        print(f"aifbench: {error.filename} {error.problem}", file=sys.stderr)
+        sys.exit(2)
     except FileNotFoundError as error:
         print(f"aifbench: {error.filename}: no such file or folder", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        full = full_disk(error)
-        if full is None:
-            raise
-        sys.exit(f"aifbench: {full}")
+        if full := full_disk(error):
+            sys.exit(f"aifbench: {full}")
+        print(f"aifbench: {error.filename2 or error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
+from aifbench.records.sealed import seal, unseal
 from aifbench.records.store import BatchStore
 from aifbench.services.client.identity import alive, read, write
 from aifbench.services.client.launch import LaunchLimits
@@ -369,7 +371,9 @@ def test_what_is_not_valid_is_measured_again_and_the_first_values_are_kept(serve
     run = launch(server).json()["run_id"]
     wait_for(server, run, "ended")
     (store,) = [BatchStore(folder) for folder in (server.results / run / "batches").iterdir()]
-    lines = store.cases_path.read_bytes().replace(b'"valid":true', b'"valid":false')
+    records = [unseal(line) for line in store.cases_path.read_bytes().splitlines()]
+    spoilt = [one | {"validity": {**one["validity"], "valid": False}} for one in records]
+    lines = b"".join(seal(orjson.dumps(one)) + b"\n" for one in spoilt)
     store.cases_path.write_bytes(lines)
     found = show(server, run)
     assert (found["counts"]["invalid"], found["can"]) == (2, ["again"])

@@ -206,3 +206,31 @@ def test_metrics_can_be_computed_again_from_the_raw_events(tmp_path):
         {k: m.model_dump() for k, m in record.metrics.items()}, option=orjson.OPT_SORT_KEYS
     )
     assert validity == record.validity
+
+
+def test_a_job_goes_on_beside_damaged_files_and_measures_what_was_lost(tmp_path):
+    job = Job(tmp_path, {**STORAGE, "axes": {"mode": ["warm"]}})
+    assert subprocess.run(job.command, cwd=ROOT, check=False).returncode == 0
+    lines = (job.folder / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    (job.folder / "cases.jsonl").write_bytes(b"".join([lines[0], lines[1][:40] + b"\n", lines[2]]))
+    (job.folder / "batch.json").write_bytes(b"")
+    (job.folder / "resources.parquet").write_bytes(b"PAR1")
+    (job.folder / "done.json").unlink()
+    assert subprocess.run(job.command, cwd=ROOT, check=False).returncode == 0
+    assert sorted(record.repetition for record in job.store.read_cases()) == [0, 1, 2]
+    after = (job.folder / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    assert after[:2] == [lines[0], lines[2]]
+    assert (orjson.loads(after[2])["invocation"], job.status(), job.store.damage) == (1, "ok", [])
+    assert [invocation.index for invocation in job.store.read_record().invocations] == [1]
+    said = [orjson.loads(line)["msg"] for line in (job.folder / "log.jsonl").read_bytes().splitlines()]
+    assert sum("the file as it was is in set-aside" in text for text in said) == 3
+    assert job.store.without_raw(job.store.read_cases()) == set()
+
+
+def test_a_spec_that_is_cut_is_one_line(tmp_path):
+    job = Job(tmp_path, STORAGE)
+    spec = Path(job.command[job.command.index("--spec") + 1])
+    spec.write_bytes(spec.read_bytes()[:100])
+    answer = subprocess.run(job.command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
+    assert f"{spec} is no JSON" in answer.stderr

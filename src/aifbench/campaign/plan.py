@@ -26,6 +26,7 @@ from aifbench.campaign.matrix import points, size
 from aifbench.campaign.params import MOST_CASES, Params
 from aifbench.campaign.units import format_size
 from aifbench.files import LARGEST_FILE
+from aifbench.records.sealed import seal
 
 SCHEMA_VERSION = 1
 ROOM_BYTES = 1 << 20
@@ -425,7 +426,7 @@ def write_plan(plan: Plan, folder: Path, *, specs: bool = True) -> None:
         write_specs(plan, folder)
     with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "plan.json", orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2))
+        _replace(folder / "plan.json", seal(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2)))
         _replace(folder / "plan.md", markdown(plan, datetime.now().astimezone()).encode())
 
 

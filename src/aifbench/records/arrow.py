@@ -1,16 +1,34 @@
-"""pyarrow, told that there is no pandas: its first conversion would import it, for a second, and nobody needs it."""
+"""pyarrow, told that there is no pandas: its first conversion would import it, for a second, and nobody needs it.
+
+Our Parquet files carry a checksum over all their other bytes. It stands between the last page and the footer, where
+every reader of Parquet passes over it. A file without one was written by an earlier version.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
+import zlib
+from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-__all__ = ["pa", "pq", "read_parquet"]
+from aifbench.records.damage import Damaged
+
+__all__ = ["open_parquet", "pa", "pq", "read_parquet", "write_parquet"]
+
+_SUM = re.compile(rb"sum:([0-9a-f]{8})\Z")
+_SUM_BYTES = 12
+_END = 8
+"""Bytes behind the footer: its length and PAR1."""
+_CHUNK = 1 << 20
 
 
 class _Hidden(MetaPathFinder):
@@ -36,6 +54,71 @@ def _look_for_pandas_once() -> None:
 def read_parquet(path: Any) -> Any:
     """Return a Parquet file as a table. `pyarrow.parquet.read_table` would import pandas by way of its data sets."""
     return pq.ParquetFile(path).read()
+
+
+def write_parquet(table: Any, path: Path) -> None:
+    """Replace a Parquet file, with its checksum, so that a reader or a crash sees the old or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        with temporary.open("rb+") as file:
+            begin = _footer(file)
+            mark = b"sum:%08x" % _checksum(file, begin)
+            file.seek(begin)
+            footer = file.read()
+            file.seek(begin)
+            file.write(mark + footer)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def open_parquet(file: BinaryIO) -> Iterator[tuple[Any, bool]]:
+    """Give an open file as a `ParquetFile`, and whether its checksum says that it is as it was written.
+
+    Raises `Damaged` where it says that it is not, and for whatever cannot be read, also later inside the block.
+    """
+    try:
+        begin = _footer(file)
+        file.seek(max(0, begin - _SUM_BYTES))
+        found = _SUM.match(file.read(_SUM_BYTES)) if begin >= _SUM_BYTES else None
+        if found is not None and _checksum(file, begin - _SUM_BYTES, begin) != int(found[1], 16):
+            raise Damaged("was changed after it was written: its checksum does not fit")
+        file.seek(0)
+        yield pq.ParquetFile(file), found is not None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Damaged(f"is no whole Parquet file: {told}") from None
+
+
+def _footer(file: BinaryIO) -> int:
+    """Return where the footer of an open Parquet file begins. Raises `Damaged`."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise Damaged("is empty")
+    file.seek(max(0, size - _END))
+    end = file.read(_END)
+    begin = size - _END - int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or begin < len(b"PAR1"):
+        raise Damaged("is no whole Parquet file: its end is missing")
+    return begin
+
+
+def _checksum(file: BinaryIO, gap: int, after: int | None = None) -> int:
+    """Return the CRC-32 of an open file, without what stands from `gap` to `after` (None: nothing is left out)."""
+    file.seek(0)
+    found = 0
+    while gap and (data := file.read(min(_CHUNK, gap))):
+        found, gap = zlib.crc32(data, found), gap - len(data)
+    if after is not None:
+        file.seek(after)
+    while data := file.read(_CHUNK):
+        found = zlib.crc32(data, found)
+    return found
 
 
 _look_for_pandas_once()

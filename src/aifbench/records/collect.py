@@ -5,14 +5,17 @@ tables/metrics.parquet             long: one row per case and metric, aggregated
 tables/repetitions.parquet         one row per repetition
 tables/repetition_metrics.parquet  long: one row per repetition and metric
 tables/phases.parquet  tables/resources.parquet  tables/log.parquet
+tables/damage.parquet              one row per damaged file: what is wrong with it, and what is lost
 cases.csv                          wide: one row per case, for spreadsheets
 """
 
 from __future__ import annotations
 
 import csv
+import errno
+import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,13 @@ import orjson
 
 from aifbench.campaign.config import Repetitions
 from aifbench.checks.contamination import ForeignCpu, contamination_notes
-from aifbench.records.arrow import pa, pq, read_parquet
+from aifbench.records.accounting import jobs_in
+from aifbench.records.arrow import pa, write_parquet
+from aifbench.records.damage import Damage
 from aifbench.records.models import BatchRecord, CaseRecord, Metric
-from aifbench.records.store import BatchStore, read_lines
+from aifbench.records.planned import NOT_TOLD, PlannedCase, read_plan
+from aifbench.records.reading import Reader
+from aifbench.records.store import SAMPLE, BatchStore, atomic_write
 from aifbench.stats.intervals import mean_interval
 
 STATES = ("valid", "invalid", "failed", "missing")
@@ -48,16 +55,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "batch": _TEXT, "invocation": _INT, "name": _TEXT, "case": _TEXT, "repetition": _INT,
         "t_start_s": _FLOAT, "t_end_s": _FLOAT,
     },
-    "resources": {
-        "batch": _TEXT, "invocation": _INT, "t_s": _FLOAT, "node": _TEXT, "clock_s": _FLOAT, "role": _TEXT,
-        "processes": _INT, "cpu_cores": _FLOAT, "cpu_seconds": _FLOAT, "rss_bytes": _INT, "peak_rss_bytes": _INT,
-        "anon_bytes": _INT, "file_bytes": _INT, "shmem_bytes": _INT, "read_bytes": _INT, "write_bytes": _INT,
-        "vfs_read_bytes": _INT, "vfs_write_bytes": _INT, "memory_available_bytes": _INT, "stalled_cpu_s": _FLOAT,
-        "stalled_memory_s": _FLOAT, "stalled_io_s": _FLOAT, "gpu": _TEXT, "records": _INT, "errors": _INT,
-        "source": _TEXT,
-    },
+    "resources": {"batch": _TEXT, **SAMPLE},
     "log": {"batch": _TEXT, "t": _TEXT, "level": _INT, "case": _TEXT, "msg": _TEXT},
+    "damage": {"file": _TEXT, "problem": _TEXT, "lost": _TEXT},
 }  # fmt: skip
+RAW_LOST = "raw events are damaged or missing"
+NOT_KNOWN = "cases.jsonl is damaged, and nothing tells which repetitions it lacks"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,13 @@ class Tables:
     """The tables as rows of plain data, by name as in `SCHEMAS`."""
 
     rows: dict[str, list[dict[str, Any]]]
+    batches: dict[str, BatchRecord]
+    plan_lost: bool
+
+    @property
+    def damage(self) -> list[Damage]:
+        """The damaged files. A case that needs one of them is not valid."""
+        return [Damage(**row) for row in self.rows["damage"]]
 
     def counts(self) -> dict[str, int]:
         """Return the number of cases by state."""
@@ -72,27 +82,49 @@ class Tables:
         return {state: states.count(state) for state in STATES}
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What is found of one batch."""
+
+    record: BatchRecord | None
+    cases: dict[str, list[CaseRecord]]
+    doubts: dict[str, list[str]]
+    """Reasons against cases, by their ids, from what is damaged."""
+    foreign: ForeignCpu
+    samples: list[dict[str, Any]]
+    log: list[dict[str, Any]]
+    damage: list[Damage]
+
+
 def collect(results: Path) -> Tables:
-    """Read plan.json and all batches of a results folder. Raises FileNotFoundError when there is no plan."""
-    plan = orjson.loads((results / "plan.json").read_bytes())
+    """Read plan.json and all batches of a results folder: what is damaged is named and never costs the rest.
+
+    Raises FileNotFoundError when there is neither a plan nor a batch.
+    """
+    files = Reader(results)
+    plan = read_plan(files)
+    names = files.folders("batches") if plan.lost else list(plan.batches)
+    if plan.lost and not names and not files.is_there("plan.json"):
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(results / "plan.json"))
+    jobs_in(files)
+    batches = {name: _batch(BatchStore.of(results, name)) for name in names}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
-    records: dict[str, list[CaseRecord]] = {}
-    foreign: dict[str, ForeignCpu] = {}
-    for entry in plan["batches"]:
-        store = BatchStore(results / "batches" / entry["batch"])
-        for record in store.read_cases():
-            records.setdefault(record.case, []).append(record)
-        samples = _samples(store)
-        foreign[entry["batch"]] = ForeignCpu(samples)
-        rows["resources"].extend({"batch": entry["batch"], **sample} for sample in samples)
-        _batch_rows(entry["batch"], store, store.read_record(), rows)
-    for planned in plan["cases"]:
-        mine = sorted(records.get(planned["case"], []), key=lambda record: record.repetition)
-        rows["cases"].append(_case_row(planned, mine, foreign[planned["batch"]]))
-        rows["metrics"].extend(_aggregate(counted(mine, Repetitions.model_validate(planned["repetitions"]))))
+    for name, batch in batches.items():
+        _batch_rows(name, batch, rows)
+    cases = plan.cases or [
+        PlannedCase.unplanned(records[0], name) for name, batch in batches.items() for records in batch.cases.values()
+    ]
+    for planned in cases:
+        batch = batches[planned.batch]
+        mine = sorted(batch.cases.get(planned.case, []), key=lambda record: record.repetition)
+        doubts = [*([NOT_TOLD] if plan.lost else ()), *batch.doubts.get(planned.case, ())]
+        rows["cases"].append(_case_row(planned, mine, batch.foreign, doubts))
+        rows["metrics"].extend(_aggregate(counted(mine, planned.repetitions)))
         for record in mine:
             _repetition_rows(record, rows)
-    return Tables(rows)
+    damage = dict.fromkeys([*files.damage, *(found for batch in batches.values() for found in batch.damage)])
+    rows["damage"] = [asdict(found) for found in damage]
+    return Tables(rows, {name: batch.record for name, batch in batches.items() if batch.record}, plan.lost)
 
 
 def write_tables(tables: Tables, results: Path) -> None:
@@ -102,8 +134,8 @@ def write_tables(tables: Tables, results: Path) -> None:
     for name, schema in SCHEMAS.items():
         data = {column: [row.get(column) for row in tables.rows[name]] for column in schema}
         table = pa.table({c: pa.array(values, schema[c]) for c, values in data.items()})
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-    _write_csv(tables, results / "cases.csv")
+        write_parquet(table, folder / f"{name}.parquet")
+    atomic_write(results / "cases.csv", _csv(tables).encode())
 
 
 def counted(records: Sequence[CaseRecord], rule: Repetitions) -> list[CaseRecord]:
@@ -126,8 +158,34 @@ def state_of(records: Sequence[CaseRecord], rule: Repetitions) -> str:
     return "valid" if all(record.validity.valid for record in mine) else "invalid"
 
 
-def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: ForeignCpu) -> dict[str, Any]:
-    rule = Repetitions.model_validate(planned["repetitions"])
+def _batch(store: BatchStore) -> _Batch:
+    """Read a batch and doubt the cases of which something is lost."""
+    record = store.read_record()  # first: what it counts was there before
+    growing = record is None or record.status == "running"
+    cases: dict[str, list[CaseRecord]] = {}
+    recorded = store.read_cases(growing=growing)
+    for one in recorded:
+        cases.setdefault(one.case, []).append(one)
+    doubts: dict[str, list[str]] = {case: [] for case in cases}
+    for case in sorted({case for case, _ in store.without_raw(recorded)}):
+        doubts[case].append(RAW_LOST)
+    if store.is_damaged("cases.jsonl") and growing:
+        for case in cases:
+            doubts[case].append(NOT_KNOWN)
+    for case in sorted(store.contradicted):
+        doubts[case].append("a repetition is recorded twice, and not alike")
+    for case, lost in store.lost(record, recorded).items():
+        doubts.setdefault(case, []).append(f"of its recorded repetitions {lost} {'is' if lost == 1 else 'are'} lost")
+    if record is None and recorded:
+        store.note_missing("batch.json")
+    samples, log = store.read_samples(), store.read_log(growing=growing)
+    return _Batch(record, cases, doubts, ForeignCpu(samples), samples, log, store.damage)
+
+
+def _case_row(
+    planned: PlannedCase, records: Sequence[CaseRecord], foreign: ForeignCpu, doubts: Sequence[str]
+) -> dict[str, Any]:
+    rule = planned.repetitions
     needed, mine = rule.min, counted(records, rule)
     failed = sum(record.status == "failed" for record in records)
     left_out = [record for record in records if record.status == "ok" and record not in mine]
@@ -137,21 +195,23 @@ def _case_row(planned: dict[str, Any], records: Sequence[CaseRecord], foreign: F
         [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in mine]
     )
     state = state_of(records, rule)
+    if state == "valid" and doubts:
+        state = "invalid"
     if state == "missing":
         reasons.append(f"{len(mine)} of {needed} repetitions are recorded")
     if left_out:
-        why = left_out[0].validity.reasons[0]
+        why = next(iter(left_out[0].validity.reasons), "no reason recorded")
         notes.insert(0, f"{len(left_out)} of {len(records)} repetitions invalid and left out of the numbers: {why}")
     if state == "valid":
         reasons = []
     return {
-        **{key: planned[key] for key in ("case", "batch", "benchmark", "suites", "label")},
-        "params": orjson.dumps(planned["params"]).decode(),
+        **planned.model_dump(include={"case", "batch", "benchmark", "suites", "label"}),
+        "params": orjson.dumps(planned.params).decode(),
         "state": state,
         "planned": needed,
         "done": len(mine),
         "failed": failed,
-        "reasons": reasons,
+        "reasons": [*reasons, *doubts],
         "notes": notes,
     }
 
@@ -228,44 +288,33 @@ def _repetition_rows(record: CaseRecord, rows: dict[str, list[dict[str, Any]]]) 
         rows["repetition_metrics"].append({**row, **metric.model_dump(exclude={"shared"})})
 
 
-def _batch_rows(
-    batch: str, store: BatchStore, record: BatchRecord | None, rows: dict[str, list[dict[str, Any]]]
-) -> None:
-    for invocation in record.invocations if record else []:
+def _batch_rows(name: str, batch: _Batch, rows: dict[str, list[dict[str, Any]]]) -> None:
+    for invocation in batch.record.invocations if batch.record else []:
         for phase in invocation.phases:
-            rows["phases"].append({"batch": batch, "invocation": invocation.index, **phase.model_dump()})
-    rows["log"].extend({**line, "batch": batch} for line in read_lines(store.log_path))
+            rows["phases"].append({"batch": name, "invocation": invocation.index, **phase.model_dump()})
+    rows["resources"].extend({"batch": name, **sample} for sample in batch.samples)
+    rows["log"].extend({"batch": name, **statement} for statement in batch.log)
 
 
-def _samples(store: BatchStore) -> list[dict[str, Any]]:
-    """Return the samples of a batch, of ended invocations and of one that still runs."""
-    samples: list[dict[str, Any]] = []
-    if store.resources_path.exists():
-        samples += read_parquet(store.resources_path).to_pylist()
-    for line in read_lines(store.resources_live):
-        gpu = orjson.dumps(line["gpu"]).decode() if line.get("gpu") is not None else None
-        samples.append({**line, "gpu": gpu})
-    return samples
-
-
-def _write_csv(tables: Tables, path: Path) -> None:
-    """Write one row per case: id, state, parameters, then value, low and high of each metric."""
+def _csv(tables: Tables) -> str:
+    """Return one row per case: id, state, parameters, then value, low and high of each metric."""
     metrics: dict[str, dict[str, dict[str, Any]]] = {}
     for row in tables.rows["metrics"]:
         metrics.setdefault(row["case"], {})[row["metric"]] = row
     names = list(dict.fromkeys(row["metric"] for row in tables.rows["metrics"]))
     flat = [(case, _flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
     keys = list(dict.fromkeys(key for _, params in flat for key in params))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
-        out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
-        for case, params in flat:
-            mine = metrics.get(case["case"], {})
-            head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
-            values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
-            cells = [*head, "; ".join(case["reasons"]), *(params.get(key) for key in keys), *values]
-            out.writerow([_inert(cell) for cell in cells])
+    file = io.StringIO(newline="")
+    out = csv.writer(file)
+    bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
+    out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
+    for case, params in flat:
+        mine = metrics.get(case["case"], {})
+        head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
+        values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
+        cells = [*head, "; ".join(case["reasons"]), *(params.get(key) for key in keys), *values]
+        out.writerow([_inert(cell) for cell in cells])
+    return file.getvalue()
 
 
 def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:

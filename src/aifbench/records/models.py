@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A whole number that a table can hold."""
+Seconds = Annotated[float, Field(gt=-1e12, lt=1e12)]
+"""A time or duration of some thirty thousand years at most: what is summed stays finite."""
 
 BatchStatus = Literal[
     "running",
@@ -21,6 +25,9 @@ BatchStatus = Literal[
     "config_error",
 ]
 """`running` while the job lives; `partial`: some cases failed, the rest is measured; the others say what ended it."""
+
+LARGEST = 1e150
+"""Below it the square of a value is finite, and so is an interval over several."""
 
 
 class Record(BaseModel):
@@ -40,7 +47,7 @@ class Metric(Record):
 
     value: float | None
     unit: str
-    n: int = Field(ge=0)
+    n: Count
     method: str
     ci_low: float | None = None
     ci_high: float | None = None
@@ -52,7 +59,7 @@ class Metric(Record):
     def _absent_needs_reason(self) -> Metric:
         if self.value is None and not self.reason:
             raise ValueError("a metric without a value needs a reason")
-        if self.value is not None and not math.isfinite(self.value):
+        if self.value is not None and not abs(self.value) < LARGEST:
             raise ValueError("a metric's value must be finite; use None with a reason")
         return self
 
@@ -90,7 +97,7 @@ class RawRef(Record):
     """Where the operations of one repetition are stored."""
 
     file: str
-    rows: int
+    rows: Count
 
 
 class CaseError(Record):
@@ -107,15 +114,15 @@ class CaseRecord(Record):
     benchmark: str
     batch: str
     case: str
-    repetition: int
-    invocation: int
+    repetition: Count
+    invocation: Count
     status: Literal["ok", "failed"]
     input: dict[str, Any]
-    seed: int
+    seed: Count
     where: Where | None = None
     started_at: str
-    t_start_s: float
-    t_end_s: float
+    t_start_s: Seconds
+    t_end_s: Seconds
     metrics: dict[str, Metric] = Field(default_factory=dict)
     validity: Validity
     facts: dict[str, Any] = Field(default_factory=dict)
@@ -127,20 +134,20 @@ class Phase(Record):
     """One stretch of a batch: preflight, server_start, prepare, warmup, measure, teardown."""
 
     name: str
-    t_start_s: float
-    t_end_s: float
+    t_start_s: Seconds
+    t_end_s: Seconds
     case: str | None = None
-    repetition: int | None = None
+    repetition: Count | None = None
 
 
 class Invocation(Record):
     """One run of the batch's job: a batch that was interrupted, or got new cases, has several."""
 
-    index: int
+    index: Count
     started_at: str
     ended_at: str | None = None
-    elapsed_s: float | None = None
-    measured_s: float = 0.0
+    elapsed_s: Seconds | None = None
+    measured_s: Seconds = 0.0
     status: BatchStatus = "running"
     reason: str | None = None
     phases: list[Phase] = Field(default_factory=list)
@@ -159,9 +166,9 @@ class BatchRecord(Record):
     status: BatchStatus
     reason: str | None = None
     setup: dict[str, Any]
-    planned: dict[str, int]
+    planned: dict[str, Count]
     """Planned repetitions by case id."""
-    done: dict[str, int] = Field(default_factory=dict)
+    done: dict[str, Count] = Field(default_factory=dict)
     invalid: list[str] | None = None
     """Cases that are invalid with the repetitions done so far; None: not told, by an earlier version."""
     invocations: list[Invocation] = Field(default_factory=list)

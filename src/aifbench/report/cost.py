@@ -11,6 +11,7 @@ from urllib.parse import quote
 from aifbench.campaign.plan import duration
 from aifbench.records.accounting import slurm_job
 from aifbench.records.models import BatchRecord, Invocation
+from aifbench.records.planned import PlannedBatch
 from aifbench.report.load import Results
 from aifbench.report.numbers import count, fixed, scale_for
 from aifbench.report.timelines import Timeline, gpu_energy
@@ -80,13 +81,13 @@ def _jobs(results: Results, batch: str) -> list[Job]:
         known = results.jobs.get(slurm_job(invocation) or "", {})
         held = known.get("elapsed_s") or invocation.elapsed_s
         if held and invocation.status != "running":
-            nodes = known.get("nodes") or _planned(results, batch).get("nodes", 1)
+            nodes = known.get("nodes") or _planned(results, batch).nodes
             jobs.append(Job(max(held, invocation.elapsed_s or 0.0), invocation.measured_s, nodes))
     return jobs
 
 
-def _planned(results: Results, batch: str) -> Mapping[str, Any]:
-    return next((entry for entry in results.plan.get("batches", []) if entry["batch"] == batch), {})
+def _planned(results: Results, batch: str) -> PlannedBatch:
+    return results.plan.batches.get(batch) or PlannedBatch(batch=batch)
 
 
 def _phases(invocations: list[Invocation]) -> tuple[dict[str, float], float]:
@@ -107,7 +108,7 @@ def _estimate(results: Results) -> str | None:
     expected = took = 0.0
     whole = 0
     for name, record in results.batches.items():
-        planned = _planned(results, name).get("expected_s")
+        planned = _planned(results, name).expected_s
         jobs = _jobs(results, name)
         if planned and len(record.invocations) == len(jobs) == 1 and record.status in COMPLETE and _is_all(record):
             expected, took, whole = expected + planned, took + jobs[0].held_s, whole + 1
@@ -155,7 +156,7 @@ def batch_rows(results: Results, lines: list[Timeline]) -> list[dict[str, Any]]:
     for name, record in results.batches.items():
         jobs = _jobs(results, name)
         held, measured = sum(job.held_s for job in jobs), sum(job.measured_s for job in jobs)
-        planned = _planned(results, name).get("expected_s")
+        planned = _planned(results, name).expected_s
         peak = peaks.get(name, {})
         rows.append(
             {

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,7 @@ def write_figures(results: Results) -> list[Path]:
     folder = results.root / "report" / "figures"
     paths = []
     for spec in SPECS:
-        chart = _chart(spec, results.of(spec.benchmark))
-        svg = _message(spec.title) if chart is None else chart_svg(chart)
+        svg = results.part(f"the figure {spec.name}", partial(_figure, spec, results)) or _message(spec.title)
         paths.append(folder / f"{spec.name}.svg")
         atomic_write(paths[-1], svg.encode())
     lines = timelines(results)
@@ -107,12 +107,18 @@ def write_figures(results: Results) -> list[Path]:
     return paths
 
 
+def _figure(spec: Spec, results: Results) -> str | None:
+    chart = _chart(spec, results.of(spec.benchmark))
+    return None if chart is None else chart_svg(chart)
+
+
 def charts(results: Results, benchmark: str) -> list[Chart]:
     """Return the charts of one benchmark that have data."""
     entry = benchmarks().get(benchmark)
     cases = results.of(benchmark)
     headline = entry.headline if entry else tuple(dict.fromkeys(name for case in cases for name in case.metrics))[:1]
-    built = (_chart(spec, cases) for spec in chart_specs(benchmark, headline))
+    specs = chart_specs(benchmark, headline)
+    built = (results.part(f"the chart {spec.name}", partial(_chart, spec, cases)) for spec in specs)
     return [chart for chart in built if chart is not None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf, log
 from statistics import median
 from typing import Any
@@ -25,10 +26,11 @@ from aifbench.report.load import (
     axis_name,
     axis_value,
     independent,
+    inside,
     varying,
     worst_of,
 )
-from aifbench.report.numbers import factor, fixed, number
+from aifbench.report.numbers import count, factor, fixed, number
 from aifbench.report.places import NONE, containers
 from aifbench.report.searches import outcomes
 
@@ -92,7 +94,10 @@ def findings(results: Results) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
     for benchmark in results.benchmarks:
         cases = [case for case in results.of(benchmark) if case.state == "valid"]
-        made = [maker(cases) for maker in makers.get(benchmark, ())] if cases else []
+        made = [
+            results.part(f"the finding {maker.__name__}", partial(maker, cases))
+            for maker in (makers.get(benchmark, ()) if cases else ())
+        ]
         found[benchmark] = [finding for finding in made if finding is not None]
     return found
 
@@ -415,7 +420,16 @@ def _spreads(cases: list[Case]) -> list[tuple[float, Case, str]]:
 
 
 def verdict(results: Results) -> str:
-    """Return one sentence on how much of the campaign can be used."""
+    """Return one sentence on how much of the campaign can be used, and one on what is damaged."""
+    files = len({damage.file for damage in results.damage})
+    if not files:
+        return _usable(results)
+    return (
+        f"{_usable(results)} {count(files, 'file')} of this folder {'is' if files == 1 else 'are'} damaged or missing."
+    )
+
+
+def _usable(results: Results) -> str:
     total, valid = len(results.cases), results.count("valid")
     if not total:
         return "No case is planned: there is nothing to believe yet."
@@ -432,7 +446,7 @@ def verdict(results: Results) -> str:
             return f"{text} ± {_percent(typical)} in the median. Read them as orders of magnitude."
         return _all_valid(results)
     counts = {state: results.count(state) for state in STATES if state != "valid"}
-    others = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    others = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     if not valid:
         return f"No: none of the {total} cases is valid ({others})."
     one = total - valid == 1
@@ -460,17 +474,17 @@ def machine_notes(results: Results) -> list[str]:
             environment = invocation.environment
             if environment.get("virtualised"):
                 notes["virtual: cores may be shared with others, and disks cached by the host"] = None
-            governor = (environment.get("cpu") or {}).get("governor")
-            if governor not in {None, "performance"}:
+            governor = inside(environment, "cpu").get("governor")
+            if governor not in (None, "performance"):
                 notes[f"CPU governor {governor}"] = None
-            if (invocation.provenance.get("git") or {}).get("dirty"):
+            if inside(invocation.provenance, "git").get("dirty"):
                 notes["measured by sources with uncommitted changes"] = None
     found = containers(results)
     if len(found) > 1:
         notes["jobs ran in different containers: their cases are told apart"] = None
     elif NONE in found:
         notes["no container: libraries are those of the machine"] = None
-    elif results.plan.get("system", {}).get("container") == NONE:
+    elif results.plan.system.get("container") == NONE:
         notes[f"all ran within one {next(iter(found))} container: libraries are those of its image"] = None
     return list(notes)
 

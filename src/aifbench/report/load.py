@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from pydantic import ValidationError
 
 from aifbench.campaign.units import format_size
-from aifbench.records.accounting import read_jobs
-from aifbench.records.arrow import pa, read_parquet
+from aifbench.records.accounting import jobs_in
+from aifbench.records.arrow import pa
+from aifbench.records.collect import SCHEMAS
+from aifbench.records.damage import Damage
 from aifbench.records.models import BatchRecord
+from aifbench.records.planned import Planned, PlannedCase, read_plan
+from aifbench.records.reading import Reader
 from aifbench.records.store import BatchStore
 from aifbench.report import places
 
@@ -25,8 +28,26 @@ COMPANIONS = {"find_share": "find", "stripe_size": "stripe_count"}
 """Parameters that mean nothing without another one."""
 LONGEST = 40
 """Characters of an axis value that are shown (a prompt may be a whole text)."""
+Part = TypeVar("Part")
 _NUMBER = re.compile(r"\d[\d.,]*")
 STATES = ("valid", "invalid", "failed", "missing")
+NEEDED = {
+    "cases": ("case", "batch", "benchmark", "label", "params", "state", "planned", "done", "failed"),
+    "metrics": ("case", "metric", "unit"),
+    "repetitions": ("case", "repetition", "invocation", "status", "valid", "started_at"),
+    "repetition_metrics": ("case", "repetition", "metric"),
+    "resources": ("batch", "invocation", "t_s", "role"),
+    "log": ("batch", "t", "level", "msg"),
+    "damage": ("file", "problem", "lost"),
+}
+"""Columns of each table without which a row says nothing."""
+LOST = "that part of this report; `aifbench report` writes it anew"
+KINDS = SCHEMAS | {
+    "resources": {
+        column: pa.float64() if pa.types.is_integer(kind) and column != "invocation" else kind
+        for column, kind in SCHEMAS["resources"].items()
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +126,7 @@ class Results:
     """All that a report needs."""
 
     root: Path
-    plan: dict[str, Any]
+    plan: Planned
     cases: list[Case]
     batches: dict[str, BatchRecord]
     resources: dict[str, Any]
@@ -113,12 +134,30 @@ class Results:
     log: list[dict[str, Any]]
     definitions: dict[tuple[str, str], str]
     """How one repetition's value was measured, by (benchmark, metric)."""
-    problems: list[str]
-    """What could not be read, one line each."""
+    damage: list[Damage]
     left_out: list[str] = field(default_factory=list)
     """What lies in the folder and is not of the plan, one line each."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What Slurm accounted, by job id (see `records.accounting`)."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, one line each."""
+        return [str(damage) for damage in self.damage]
+
+    def part(self, name: str, make: Callable[[], Part | None]) -> Part | None:
+        """Return a part of the report; None, and the damage named, where the plan holds what no version of ours wrote.
+
+        A plan without a checksum may hold a case without its index, or a number where a text should be: that costs
+        the parts that show it and no other.
+        """
+        try:
+            return make()
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            damage = Damage("plan.json", f"has parameters that do not fit ({type(error).__name__})", name)
+            if damage not in self.damage:
+                self.damage.append(damage)
+            return None
 
     def of(self, benchmark: str) -> list[Case]:
         """Return the cases of one benchmark."""
@@ -135,33 +174,32 @@ class Results:
 
 
 def load(root: Path, made: Path | None = None) -> Results:
-    """Read `results/<campaign>/`. What is missing or broken becomes a line in `problems`, never an exception.
+    """Read `results/<campaign>/`. What is missing or broken is named in `damage` and is never an exception.
 
     `made`: the folder that the tables were written into and the report goes to, when it is another one.
     """
-    problems: list[str] = []
-    plan = _read_plan(root / "plan.json", problems)
-    made = made or root
-    tables = made / "tables"
-    cases = {case.id: case for case in _cases(tables / "cases.parquet", problems)}
-    for entry in plan.get("cases", []):
-        if entry["case"] not in cases:
-            cases[entry["case"]] = _missing(entry)
-    definitions = _attach(tables, cases, problems)
-    batches = _batches(root, plan, problems)
+    files = Reader(root)
+    tables = files if made is None or made == root else Reader(made)
+    plan = read_plan(files)
+    cases = {case.id: case for row in _rows(tables, "cases") if (case := _case(row)) is not None}
+    for entry in plan.cases:
+        if entry.case not in cases:
+            cases[entry.case] = _missing(entry)
+    definitions = _attach(tables, cases)
+    batches = _batches(files, plan)
     left_out = list(places.leave_out(root, plan, cases, batches))
     places.tell_apart(cases.values(), batches, plan)
     return Results(
-        root=made,
+        root=tables.root,
         plan=plan,
         cases=list(cases.values()),
         batches=batches,
-        resources=_arrays(tables / "resources.parquet", problems),
-        log=list(_rows(tables / "log.parquet", problems)),
+        resources=_arrays(tables, "resources"),
+        log=list(_rows(tables, "log")),
         definitions=definitions,
-        problems=problems,
+        jobs=jobs_in(tables),
+        damage=_damage(files, tables),
         left_out=left_out,
-        jobs=read_jobs(made),
     )
 
 
@@ -250,29 +288,17 @@ def independent(axes: Iterable[str], cases: list[Case]) -> list[str]:
     return kept
 
 
-def _read_plan(path: Path, problems: list[str]) -> dict[str, Any]:
-    try:
-        plan: dict[str, Any] = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        problems.append(f"{path.name} is missing")
-        return {}
-    except orjson.JSONDecodeError as error:
-        problems.append(f"{path.name} cannot be read: {error}")
-        return {}
-    return plan
-
-
-def _missing(entry: Mapping[str, Any]) -> Case:
+def _missing(entry: PlannedCase) -> Case:
     return Case(
-        id=entry["case"],
-        batch=entry["batch"],
-        benchmark=entry["benchmark"],
-        label=entry["label"],
-        suites=entry["suites"],
-        params=entry["params"],
-        axes=axes_of(entry["params"]),
+        id=entry.case,
+        batch=entry.batch,
+        benchmark=entry.benchmark,
+        label=entry.label,
+        suites=entry.suites,
+        params=entry.params,
+        axes=axes_of(entry.params),
         state="missing",
-        planned=entry["repetitions"]["min"],
+        planned=entry.repetitions.min,
         done=0,
         failed=0,
         reasons=[],
@@ -280,29 +306,39 @@ def _missing(entry: Mapping[str, Any]) -> Case:
     )
 
 
-def _cases(path: Path, problems: list[str]) -> Iterator[Case]:
-    for row in _rows(path, problems):
-        params = orjson.loads(row["params"])
-        yield Case(
-            id=row["case"],
-            batch=row["batch"],
-            benchmark=row["benchmark"],
-            label=row["label"],
-            suites=row["suites"] or [],
-            params=params,
-            axes=axes_of(params),
-            state=row["state"],
-            planned=row["planned"],
-            done=row["done"],
-            failed=row["failed"],
-            reasons=row["reasons"] or [],
-            notes=row["notes"] or [],
-        )
+def _case(row: Mapping[str, Any]) -> Case | None:
+    """Return the case of a row; None where its state or its parameters are none."""
+    params = _object(row["params"])
+    if params is None or row["state"] not in STATES:
+        return None
+    return Case(
+        id=row["case"],
+        batch=row["batch"],
+        benchmark=row["benchmark"],
+        label=row["label"],
+        suites=row["suites"] or [],
+        params=params,
+        axes=axes_of(params),
+        state=row["state"],
+        planned=row["planned"],
+        done=row["done"],
+        failed=row["failed"],
+        reasons=row["reasons"] or [],
+        notes=row["notes"] or [],
+    )
 
 
-def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dict[tuple[str, str], str]:
+def _object(text: str | None) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads(text or "")
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _attach(files: Reader, cases: Mapping[str, Case]) -> dict[tuple[str, str], str]:
     """Give each case its metrics and repetitions; return the definitions of the metrics."""
-    for row in _rows(tables / "metrics.parquet", problems):
+    for row in _rows(files, "metrics"):
         if row["case"] in cases:
             cases[row["case"]].metrics[row["metric"]] = Value(
                 _finite(row["value"]),
@@ -315,7 +351,7 @@ def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dic
                 row["reason"],
             )
     by_key: dict[tuple[str, int], Repetition] = {}
-    for row in _rows(tables / "repetitions.parquet", problems):
+    for row in _rows(files, "repetitions"):
         if row["case"] in cases:
             repetition = Repetition(
                 index=row["repetition"],
@@ -335,7 +371,7 @@ def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dic
             by_key[row["case"], repetition.index] = repetition
             cases[row["case"]].repetitions.append(repetition)
     definitions: dict[tuple[str, str], str] = {}
-    for row in _rows(tables / "repetition_metrics.parquet", problems):
+    for row in _rows(files, "repetition_metrics"):
         found = by_key.get((row["case"], row["repetition"]))
         if found is None:
             continue
@@ -351,37 +387,40 @@ def _attach(tables: Path, cases: Mapping[str, Case], problems: list[str]) -> dic
 def _probes(facts: str | None) -> tuple[tuple[float, float], ...]:
     if not facts or '"probes"' not in facts:
         return ()
-    return tuple((float(load), float(share)) for load, share in orjson.loads(facts).get("probes", []))
+    probes = (_object(facts) or {}).get("probes")
+    try:
+        return tuple((float(load), float(share)) for load, share in probes or ())
+    except (TypeError, ValueError):
+        return ()
 
 
-def _batches(root: Path, plan: Mapping[str, Any], problems: list[str]) -> dict[str, BatchRecord]:
-    folder = root / "batches"
-    present = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    names = dict.fromkeys([entry["batch"] for entry in plan.get("batches", [])] + present)
+def _batches(files: Reader, plan: Planned) -> dict[str, BatchRecord]:
     records = {}
-    for name in names:
-        try:
-            record = BatchStore(folder / name).read_record()
-        except ValidationError as error:
-            problems.append(f"batches/{name}/batch.json cannot be read: {error.error_count()} fields do not fit")
-            continue
+    for name in dict.fromkeys([*plan.batches, *files.folders("batches")]):
+        store = BatchStore.of(files.root, name)
+        record = store.read_record()
         if record is not None:
             records[name] = record
+        files.damage += store.damage
     return records
 
 
-def _table(path: Path, problems: list[str]) -> Any:
-    try:
-        return read_parquet(path)
-    except FileNotFoundError:
-        problems.append(f"tables/{path.name} is missing")
-    except (pa.ArrowInvalid, OSError) as error:
-        problems.append(f"tables/{path.name} cannot be read: {str(error).splitlines()[0]}")
-    return None
+def _damage(files: Reader, tables: Reader) -> list[Damage]:
+    """Return what `collect` found damaged, and what was found here; earlier versions told nothing."""
+    told = [Damage(**row) for row in _rows(tables, "damage")] if tables.is_there("tables/damage.parquet") else []
+    return list(dict.fromkeys([*told, *files.damage, *tables.damage]))
 
 
-def _rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    table = _table(path, problems)
+def _table(files: Reader, name: str) -> Any:
+    """Return a table with all its columns; None where it cannot be read."""
+    path = f"tables/{name}.parquet"
+    if not files.is_there(path):
+        files.tell(path, "is missing", LOST)
+    return files.table(path, KINDS[name], frozenset(NEEDED[name]), LOST)
+
+
+def _rows(files: Reader, name: str) -> Iterator[dict[str, Any]]:
+    table = _table(files, name)
     if table is None:
         return
     columns = table.to_pydict()
@@ -390,11 +429,17 @@ def _rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
-def _arrays(path: Path, problems: list[str]) -> dict[str, Any]:
-    table = _table(path, problems)
+def _arrays(files: Reader, name: str) -> dict[str, Any]:
+    table = _table(files, name)
     if table is None or not table.num_rows:
         return {}
-    return {name: np.asarray(table[name].to_numpy()) for name in table.column_names}
+    return {column: np.asarray(table[column].to_numpy()) for column in table.column_names}
+
+
+def inside(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object inside facts of any shape; an empty one where there is none."""
+    found = facts.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _finite(value: float | None) -> float | None:

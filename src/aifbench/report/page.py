@@ -7,8 +7,9 @@ import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import orjson
@@ -38,6 +39,9 @@ from aifbench.report.load import (
 from aifbench.report.numbers import count, number, scale_for
 from aifbench.report.places import AXIS, NONE, containers
 from aifbench.report.timelines import Timeline, timelines
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILTER = Path(__file__).parents[1] / "services" / "web" / "filter.js"
@@ -103,27 +107,18 @@ def build(results: Path, out: Path | None = None) -> ReportResult:
 
 def render(results: Results) -> str:
     """Return the page. The same records give the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = "".join(file.read_text(encoding="utf-8") for file in (FILTER, TEMPLATES / "script.js"))
     found = findings(results)
     lines = timelines(results)
     sections = [_section(results, name, found[name]) for name in results.benchmarks]
     data = _data(results, lines, sections)
     packed = base64.b64encode(gzip.compress(orjson.dumps(data), 9, mtime=0)).decode()
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=packed,
-        campaign=results.plan.get("campaign") or results.root.name,
+        campaign=results.plan.facts.get("campaign") or results.root.name,
         facts_line=_facts(results),
         states=[(state, results.count(state)) for state in STATES],
         total=len(results.cases),
@@ -134,7 +129,7 @@ def render(results: Results) -> str:
         cost=cost(results),
         batches=batch_rows(results, lines),
         problems=problems.rows(results),
-        unreadable=results.problems,
+        damage=results.damage,
         left_out=results.left_out,
         environment=_merged(
             _machine(invocation.environment) for record in results.batches.values() for invocation in record.invocations
@@ -146,12 +141,26 @@ def render(results: Results) -> str:
             server
             for record in results.batches.values()
             for invocation in record.invocations
-            for server in invocation.facts.get("servers_before", [])
+            for server in _objects(invocation.facts.get("servers_before"))
         ),
-        plan=_merged([_planned(results.plan)]),
+        plan=_merged([_planned(results.plan.facts)]),
         definitions=_definitions(results),
         files=FIGURES,
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
 
 
 # -- sections ----------------------------------------------------------------------------------------------------------
@@ -181,7 +190,11 @@ def _section(results: Results, name: str, found: list[Finding]) -> Section:
         for note in {alike(note): note for note in case.notes}.values():
             notes.setdefault(alike(note), []).append(note)
     cautions = sorted(((worst_of(kind), len(kind)) for kind in notes.values()), key=lambda entry: -entry[1])
-    drawn = [(chart, draw_panels(chart)) for chart in charts(results, name)]
+    drawn = [
+        (chart, panels)
+        for chart in charts(results, name)
+        if (panels := results.part(f"the chart {chart.name}", partial(draw_panels, chart)))
+    ]
     return Section(
         name=name,
         charts=drawn,
@@ -198,7 +211,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     invocations = [invocation for record in results.batches.values() for invocation in record.invocations]
     starts = sorted(invocation.started_at for invocation in invocations)
     ends = sorted(invocation.ended_at for invocation in invocations if invocation.ended_at)
-    system = results.plan.get("system", {})
+    system = results.plan.system
     facts = [("system", system.get("name", "unknown"))]
     hosts = {str(invocation.environment.get("hostname") or "") for invocation in invocations} - {""}
     if hosts:
@@ -277,6 +290,11 @@ def _plain(dictionary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield name, f"{value:g}"
         else:
             yield name, {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _objects(found: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list of any shape."""
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
 def _inline(item: Any) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from aifbench.files import read_beneath
 from aifbench.records.models import BatchRecord, Invocation
+from aifbench.records.planned import Planned
 
 if TYPE_CHECKING:
     from aifbench.report.load import Case, Results
@@ -18,12 +19,12 @@ AXIS = "container"
 NONE = "none"
 
 
-def container_of(plan: Mapping[str, Any], invocation: Invocation) -> str:
+def container_of(plan: Planned, invocation: Invocation) -> str:
     """Return the container in which a job's cases ran: `none`, `apptainer`, `docker`, or one within the other.
 
     The configuration names the one that the cases are started in; what the runner itself stands in, its record tells.
     """
-    within = plan.get("system", {}).get("container", NONE)
+    within = plan.system.get("container", NONE)
     around = invocation.environment.get("container")
     found = [str(kind) for kind in (within, around) if kind and kind != NONE]
     return " in ".join(found) or NONE
@@ -36,10 +37,10 @@ def containers(results: Results) -> dict[str, int]:
         for invocation in record.invocations:
             kind = container_of(results.plan, invocation)
             found[kind] = found.get(kind, 0) + 1
-    return found or {results.plan.get("system", {}).get("container", "unknown"): 0}
+    return found or {str(results.plan.system.get("container", "unknown")): 0}
 
 
-def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: Mapping[str, Any]) -> None:
+def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: Planned) -> None:
     """Make the container an axis of the cases, so that nothing compares or joins them, where there is more than one."""
     ran: list[tuple[Case, list[str]]] = []
     for case in cases:
@@ -57,11 +58,11 @@ def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: 
 
 
 def leave_out(
-    root: Path, plan: Mapping[str, Any], cases: dict[str, Case], batches: dict[str, BatchRecord]
+    root: Path, plan: Planned, cases: dict[str, Case], batches: dict[str, BatchRecord]
 ) -> Iterable[str]:
     """Take out what the plan does not name: cases and batches of an earlier plan, or of another system. Say what."""
-    planned = {entry["case"] for entry in plan.get("cases", [])}
-    named = {entry["batch"] for entry in plan.get("batches", [])}
+    planned = {entry.case for entry in plan.cases}
+    named = set(plan.batches)
     stale = [id for id in cases if planned and id not in planned]
     others: dict[str, list[str]] = {}
     for name in [name for name in batches if named and name not in named]:

@@ -7,7 +7,13 @@ from typing import Any
 
 from aifbench.report.load import Case, Results, alike
 
+_DAMAGE = ("raw events are damaged", "cases.jsonl is damaged", "of its recorded repetitions", "recorded twice")
 _BY_REASON: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("plan.json is damaged",),
+        "Delete plan.json and run the campaign again: it is written anew, and nothing is measured again.",
+    ),
+    (_DAMAGE, "A file was damaged: `aifbench retry`, then run the campaign again. What can be read stays."),
     (("enospc", "edquot", "no space"), "Free space where the case writes, or lower file_size."),
     (("erofs", "eacces", "eperm"), "Choose a path where this user may write (paths.target of the system, or path)."),
     (("direct_unsupported",), "This file system has no direct I/O: choose another path, or another mode."),
@@ -79,7 +85,8 @@ def rows(results: Results) -> list[dict[str, Any]]:
 
 def explain(case: Case, statuses: Mapping[str, tuple[str, str | None]]) -> tuple[str, str]:
     """Return why a case is not valid and what to do."""
-    if case.state == "missing":
+    damaged = any(word in reason for reason in case.reasons for word in _DAMAGE)
+    if case.state == "missing" and not damaged:
         if case.batch not in statuses:
             return "no record", NOT_RUN
         status, reason = statuses[case.batch]

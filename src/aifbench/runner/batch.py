@@ -30,6 +30,7 @@ from aifbench.campaign.plan import duration
 from aifbench.campaign.spec import Spec, SpecCase
 from aifbench.log import ERROR, INFO, WARNING, BatchLog
 from aifbench.records.collect import state_of
+from aifbench.records.damage import Damaged
 from aifbench.records.models import (
     BatchRecord,
     BatchStatus,
@@ -40,6 +41,7 @@ from aifbench.records.models import (
     Validity,
     Where,
 )
+from aifbench.records.reading import Reader, fitted
 from aifbench.records.store import BatchStore, atomic_write, typed_columns
 from aifbench.runner import nodes
 from aifbench.runner.console import Console
@@ -100,8 +102,10 @@ class BatchRun:
             entry.case: self.benchmark.params.model_validate(entry.params) for entry in spec.cases
         }
         self.store = BatchStore(folder)
-        self.store.create()
+        damaged = self.store.create()
         self.log = BatchLog(self.store.log_path, spec.benchmark, spec.batch, log_file)
+        for damage in damaged:
+            self.log.write(WARNING, f"{damage}; what can be read stays, and the file as it was is in set-aside")
         self.work_dir = folder / "work"
         self.images = sorted({"aifbench", *self._server_image()})
         self.containers = self._containers(folder)
@@ -125,8 +129,9 @@ class BatchRun:
             invocations=[_with_end(invocation) for invocation in known.invocations] if known else [],
         )
         ends_at = None if self.job_end is None else datetime.fromtimestamp(self.job_end, UTC).isoformat()
+        earlier = [*(one.index for one in self.record.invocations), *(record.invocation for record in self.records)]
         self.invocation = Invocation(
-            index=max((invocation.index for invocation in self.record.invocations), default=-1) + 1,
+            index=max(earlier, default=-1) + 1,
             started_at=_now(),
             facts={"allocation": {**nodes.allocation(), "ends_at": ends_at}},
             environment=environment(),
@@ -616,7 +621,11 @@ class BatchRun:
 
 def run_batch(spec_path: Path, folder: Path, done: Path | None = None, log_file: Path | None = None) -> int:
     """Run the batch of a spec into `folder` and return the exit code; `done` is written when it is complete."""
-    spec = Spec.model_validate_json(spec_path.read_bytes())
+    try:
+        spec = fitted(Spec, Reader(spec_path.parent).json(spec_path.name))
+    except Damaged as error:
+        print(f"{spec_path} {error}; the workflow writes it anew when it is started", file=sys.stderr)
+        return 2
     lock = OwnerLock(folder)
     try:
         with Console(spec.batch) as console:

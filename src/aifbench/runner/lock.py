@@ -55,8 +55,12 @@ class OwnerLock:
         except FileNotFoundError:
             return
         except orjson.JSONDecodeError:
-            owner = {"pid": None, "host": None}
+            owner = {}
+        except OSError as error:
+            raise Locked(f"{self._path} cannot be read: {error.strerror}; if nobody measures here, delete it") from None
+        owner = owner if isinstance(owner, dict) else {}
         lives, job = lives_here(owner), owner.get("slurm_job")
+        job = job if isinstance(job, str) else None
         if lives:
             raise Locked(f"process {owner['pid']} on this host is running it", job)
         if lives is None and owner.get("host"):
