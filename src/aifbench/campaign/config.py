@@ -415,7 +415,7 @@ def invalid(
     problem = first["msg"].removeprefix("Value error, ")
     value = context["shown"] if "shown" in context else first["input"]  # what it may not show is a secret
     if context.get("at"):
-        key = _join(key, context["at"])
+        key = below(key, context["at"])
     if first["type"] == "string_pattern_mismatch":
         is_name = context["pattern"] == NAME
         problem, allowed = _NAME_FORM if is_name else ("not of the form that it needs", context["pattern"])

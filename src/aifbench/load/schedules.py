@@ -21,10 +21,9 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
+from aifbench.campaign.paths import PathText
 from aifbench.campaign.strict import Strict
 from aifbench.files import Unreadable, read_regular
-
-from aifbench.campaign.paths import PathText
 
 Times = NDArray[np.float64]
 

@@ -57,9 +57,7 @@ def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: 
             case.notes.append(f"its repetitions ran in different containers: {', '.join(places)}")
 
 
-def leave_out(
-    root: Path, plan: Planned, cases: dict[str, Case], batches: dict[str, BatchRecord]
-) -> Iterable[str]:
+def leave_out(root: Path, plan: Planned, cases: dict[str, Case], batches: dict[str, BatchRecord]) -> Iterable[str]:
     """Take out what the plan does not name: cases and batches of an earlier plan, or of another system. Say what."""
     planned = {entry.case for entry in plan.cases}
     named = set(plan.batches)

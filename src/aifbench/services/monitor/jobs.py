@@ -67,7 +67,7 @@ def axes_of(cases: list[Any]) -> dict[str, list[str | int | float]]:
     found: dict[str, dict[str | int | float, None]] = {}
 
     def take(params: Any, prefix: str) -> None:
-        for name, value in _dict(params).items():
+        for name, value in mapping(params).items():
             if isinstance(value, dict) and not prefix:
                 take(value, f"{name}.")
             elif isinstance(value, str | int | float) and not name.endswith("_text") and len(found) < MOST_AXES:
