@@ -191,7 +191,13 @@ def test_a_server_that_was_busy_gets_ready_and_its_requests_are_counted() -> Non
         assert wait(server.url)["requests_sent"] == server.posts == 3
 
 
-@pytest.mark.parametrize("after", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param("3600", id="seconds"),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), id="date"),
+    ],
+)
 def test_a_longer_wait_than_there_is_time_ends_it_at_once(after: str) -> None:
     with (
         serving(lambda *_: response(429, b"", f"Retry-After: {after}")) as server,

@@ -413,7 +413,7 @@ def invalid(
     context = first.get("ctx", {})
     allowed = str(context.get("expected", "")) if first["type"] in {"literal_error", "enum"} else ""
     problem = first["msg"].removeprefix("Value error, ")
-    value = context["shown"] if "shown" in context else first["input"]  # what it may not show is a secret
+    value = context["shown"] if "shown" in context else given(first["input"])  # what it may not show is a secret
     if context.get("at"):
         key = below(key, context["at"])
     if first["type"] == "string_pattern_mismatch":
@@ -427,7 +427,7 @@ def invalid(
                 value, bound = size, format_size(bound)
                 problem = "too large" if name in {"le", "lt"} else "too small"
             allowed = f"{words} {bound}"
-    return ConfigError(key or "the value", given(value), problem[:1].lower() + problem[1:], allowed, where)
+    return ConfigError(key or "the value", value, problem[:1].lower() + problem[1:], allowed, where)
 
 
 _NAME_FORM = "not a valid name", "lower-case letters, digits and hyphens"
