@@ -28,6 +28,7 @@ from aifbench.files import (
 )
 from aifbench.records.collect import STATES, state_of
 from aifbench.records.models import CaseRecord, Validity
+from aifbench.records.sealed import is_sealed
 from aifbench.services.values import listed, mapping, number, text
 
 COUNTED_BYTES = 256 << 20
@@ -63,11 +64,12 @@ class Plan:
     def read(cls, data: bytes) -> Plan:
         """Return the content of plan.json. Raises ValueError when it is none that this version knows."""
         try:
+            is_sealed(data)
             found = parse(data)
             cases = {_name(case["case"]): case for case in found["cases"]}
             return cls(
                 sorted({_name(case["benchmark"]) for case in cases.values()})[:20],
-                number(mapping(found["totals"]).get("expected_s")),
+                number(mapping(found.get("totals")).get("expected_s")),
                 tuple(batch for entry in listed(found["batches"]) if is_name(batch := _name(entry["batch"]))),
                 {
                     name: (_name(case.get("batch", "")), Repetitions.model_validate(case["repetitions"]))
@@ -84,6 +86,8 @@ class _Batch:
 
     tail: Tail = field(default_factory=lambda: Tail(RECORDS))
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    damaged: int = 0
+    """Lines that are not what was written."""
     raw: Signature | None = None
     raw_is_cut: bool = False
     problem: str | None = None
@@ -145,25 +149,30 @@ class Tally:
     def _count(self, known: _Batch, folder: int, name: str) -> str | None:
         """Count the new records of a batch; return what is wrong with its files."""
         if stat_beneath(self._results, self._run, "batches", name, RECORDS).st_size > COUNTED_BYTES:
-            known.tail, known.counts = Tail(RECORDS), {}
+            known.tail, known.counts, known.damaged = Tail(RECORDS), {}, 0
             return f"batches/{name}/{RECORDS} is larger than {COUNTED_BYTES >> 20} MiB"
         restarts = known.tail.restarts
         for line in known.tail.read(folder, COUNTED_BYTES):
             if known.tail.restarts != restarts:
-                restarts, known.counts = known.tail.restarts, {}
-            self._take(line, known.counts, name)
+                restarts, known.counts, known.damaged = known.tail.restarts, {}, 0
+            self._take(line, known, name)
         if known.tail.restarts != restarts:
-            known.counts = {}
+            known.counts, known.damaged = {}, 0
         self._check_raw(known, name)
+        if known.damaged:
+            return f"batches/{name}/{RECORDS} has {known.damaged} damaged line{'' if known.damaged == 1 else 's'}"
         return f"batches/{name}/{'/'.join(RAW)} is cut" if known.raw_is_cut else None
 
     def _place(self, error: Unreadable) -> str:
         return f"{str(error.filename).removeprefix(f'{self._run}/')} {error.problem}"
 
-    def _take(self, line: bytes, counts: dict[str, dict[str, int]], batch: str) -> None:
+    def _take(self, line: bytes, known: _Batch, batch: str) -> None:
+        """Count a line; one whose checksum does not fit is no repetition."""
         try:
+            is_sealed(line)
             found = mapping(parse(line))
         except ValueError:
+            known.damaged += 1
             return
         case, status = found.get("case"), found.get("status")
         assert self.plan is not None
@@ -173,7 +182,7 @@ class Tally:
             return
         valid = mapping(found.get("validity")).get("valid") is True
         kind = "failed" if status == "failed" else "valid" if valid else "invalid"
-        of_case = counts.setdefault(case, {})
+        of_case = known.counts.setdefault(case, {})
         of_case[kind] = of_case.get(kind, 0) + 1
 
     def _check_raw(self, known: _Batch, name: str) -> None:
