@@ -341,6 +341,18 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
 
 
 @pytest.mark.slow
+def test_a_run_whose_keeper_is_killed_while_it_cancels_is_ended_all_the_same(server):
+    run = launch(server, LONG).json()["run_id"]
+    wait_for(server, run, "running")
+    keeper = read(server.results / run / "launch" / "keeper.json")["pid"]
+    os.kill(keeper, signal.SIGSTOP)  # it does not see that it is to cancel
+    assert server.post(f"/api/v1/runs/{run}:cancel", b"").json()["state"] == "cancelling"
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(server, run, "cancelled")
+    assert processes_of(server.results / run) == set()
+
+
+@pytest.mark.slow
 def test_a_run_that_ended_early_is_continued_and_none_is_measured_twice(server):
     wanted = {**TINY, "config": {**TINY["config"], "repetitions": 40}}
     run = launch(server, wanted).json()["run_id"]

@@ -48,6 +48,7 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
     with one_line():
         wildcard = keep_braces(WILDCARDS)
         quote_for_shells()
+        look_at_jobs_often()
         plan = make_plan(load_config([Path(os.path.relpath(file)) for file in files], overrides))
         _check_names(plan, wildcard)
         check(plan, machine=main)
@@ -115,6 +116,23 @@ def end_timers() -> None:
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.cancel()
+
+
+def look_at_jobs_often() -> None:
+    """Let Snakemake look at its jobs in Slurm at least every `slurm-init-seconds-before-status-checks`, twice over.
+
+    By itself it waits ten seconds longer after each look that finds no job ended, up to three minutes: so long an ended
+    job goes unseen, and so long a broken run stays up. One look asks `squeue` once for all jobs.
+    """
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+    otherwise = RemoteExecutor.next_seconds_between_status_checks
+
+    def bounded(executor: Any, seconds: float) -> None:
+        first = getattr(executor.workflow.executor_settings, "init_seconds_before_status_checks", None)
+        otherwise.fset(executor, seconds if first is None else min(seconds, 2 * first))
+
+    RemoteExecutor.next_seconds_between_status_checks = property(otherwise.fget, bounded)
 
 
 @contextlib.contextmanager

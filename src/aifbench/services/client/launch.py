@@ -112,9 +112,7 @@ class Launcher:
             folder.touch("cancel.json")
         except OSError as error:
             raise refuse("not_active", f"{run}/{LAUNCH}/cancel.json {error.strerror}", hint="delete it") from None
-        if alive(folder.read("keeper.json")) is False:
-            process = folder.read("process.json")
-            threading.Thread(target=_end_without_keeper, args=(folder, process), daemon=True).start()
+        threading.Thread(target=_see_it_end, args=(folder,), daemon=True).start()
         return self.runs.show(run)
 
     def go_on(self, run: str, again: bool) -> dict[str, Any]:
@@ -288,6 +286,16 @@ def _refuse_foreign(folder: RunFolder) -> None:
     if problem is not None:
         hint = f"if all in it is yours: chmod -R go-w {folder.path}" if "written" in problem else "launch it anew"
         raise refuse("start_failed", problem, hint=hint)
+
+
+def _see_it_end(folder: RunFolder) -> None:
+    """See that a run ends: by its keeper, or without it where that has died, or dies at it."""
+    keeper = folder.read("keeper.json")
+    lived = alive(keeper)
+    while alive(keeper):
+        time.sleep(0.1)
+    if lived is False or (lived and not folder.has(LAUNCH, "exit.json")):
+        _end_without_keeper(folder, folder.read("process.json"))
 
 
 def _end_without_keeper(folder: RunFolder, process: dict[str, Any] | None) -> None:
