@@ -44,12 +44,12 @@ install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 	@$(call install,--require-hashes -r requirements/dev.txt)
 	@touch $@
 
-# Two at a time where tests mostly wait; those whose numbers are measurements have the machine to themselves.
+# Three at a time where tests mostly wait; those whose numbers are measurements have the machine to themselves.
 test: WHICH := -m "not heavy"
 test-all: WHICH :=
 test test-all: dev
 	@status=0; \
-	$(BIN)/python -m pytest $(WHICH) --numprocesses 2 --dist loadfile tests/browser tests/services tests/unit || status=1; \
+	$(BIN)/python -m pytest $(WHICH) --numprocesses 3 --dist loadfile tests/browser tests/services tests/unit || status=1; \
 	$(BIN)/python -m pytest $(WHICH) tests/slurm tests/truth tests/workflow || status=1; \
 	exit $$status
 

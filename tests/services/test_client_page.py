@@ -293,7 +293,7 @@ def test_from_the_form_to_the_report(page, server, context):
 
 @pytest.mark.slow
 def test_a_cancelled_run_is_continued_from_its_details(page, server):
-    body = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 30}}
+    body = {"preset": "storage-quick", "config": {"axes": {"file_size": "1MiB"}, "repetitions": 15}}
     run = launch(server, body).json()["run_id"]
     assert wait_for(server, run, "running")
     server.post(f"/api/v1/runs/{run}:cancel", b"")
@@ -302,7 +302,7 @@ def test_a_cancelled_run_is_continued_from_its_details(page, server):
     row.locator(".state.off").first.wait_for()
     row.get_by_role("button", name="details").click()
     dialog = page.locator("dialog")
-    assert "repetitions: 30" in dialog.get_by_label("campaign as YAML").inner_text()
+    assert "repetitions: 15" in dialog.get_by_label("campaign as YAML").inner_text()
     assert "aifbench run" in dialog.get_by_label("end of the log").inner_text()
     assert violations(page) == []
     dialog.get_by_role("button", name="Continue").click()

@@ -56,10 +56,6 @@ def test_launch_list_follow_and_the_way_to_the_report_in_a_folder_whose_name_loo
     listed = terminal("runs", *where).stdout
     assert run in listed
     assert max(len(line) for line in listed.splitlines()) <= 80
-    second = terminal("menu", *TINY, "--yes", *where)
-    assert second.returncode == 1
-    assert second.stderr.startswith("ko queue_full: ")
-    assert terminal("runs", run, "--continue", *where).stderr.startswith("ko active: ")
     followed = terminal("runs", run, "--follow", *where)
     assert followed.returncode == 0
     assert f"{run}: ended · 4/4 repetitions · 2 valid" in followed.stdout
@@ -72,6 +68,10 @@ def test_launch_list_follow_and_the_way_to_the_report_in_a_folder_whose_name_loo
 def test_cancel(terminal):
     launched = terminal("menu", "--preset", "storage-quick", "--set", "repetitions=500", "--yes")
     run = launched.stdout.split()[-1]
+    second = terminal("menu", *TINY, "--yes")
+    assert second.returncode == 1
+    assert second.stderr.startswith("ko queue_full: ")
+    assert terminal("runs", run, "--continue").stderr.startswith("ko active: ")
     cancelled = terminal("runs", run, "--cancel")
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"{run}: cancelled" in cancelled.stdout

@@ -270,9 +270,9 @@ def test_a_dry_run_with_an_edited_campaign_changes_nothing_for_a_job_that_waits(
     expect_whole(campaign, 2)
 
 
+@pytest.mark.heavy  # Slurm's shortest limit is a minute
 def test_the_time_limit(campaign: Campaign) -> None:
     suite = {**FILES, "repetitions": 150}
-    # Looks at the job come after 1, 11, 21, 31 and 41 s more: the fifth soon after Slurm has ended it, at about 90 s.
     looks = ["--slurm-init-seconds-before-status-checks", "1"]
     limit = ["--set-resources", "storage_batch:runtime=1", "--retries", "0"]
     process = campaign.start(campaign.write(suite), *limit, *looks)
