@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.sampling.provenance import provenance
+from aifbench.machine.provenance import provenance
 
 PARTS = (
     "expansion",

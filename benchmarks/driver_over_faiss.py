@@ -11,8 +11,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from aifbench.retrieval.children import Child
 from aifbench.retrieval.datasets import synthetic
+from aifbench.retrieval.forks import Child
 from aifbench.retrieval.search import timed_search
 
 VECTORS, DIM, QUERIES, WARMUP, K = 20_000, 128, 1000, 200, 10

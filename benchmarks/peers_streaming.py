@@ -26,7 +26,7 @@ import numpy as np
 import orjson
 import psutil
 
-from aifbench.load.planted import planted_server
+from aifbench.load.reference_server import reference_server
 from benchmarks.peers.tools import ANSWER_S, OURS, PEERS, TOKENS, Answer, Task, Tool, environment, version
 
 SIZES = ((1, 20), (64, 6), (256, 6))
@@ -154,7 +154,7 @@ def _run(tool: Tool, streams: int, requests: int, place: Path | None) -> dict[st
         log = folder / "truth.jsonl"
         own = folder / "tool"
         own.mkdir()
-        with planted_server(log) as url:
+        with reference_server(log) as url:
             task = Task(url, streams, requests, own, place)
             command, variables = tool.command(task)
             begin = time.monotonic()

@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from aifbench.log import INFO, BatchLog
-from aifbench.loglevels import FILE
+from aifbench.log.levels import FILE
+from aifbench.log.writer import INFO, BatchLog
 from aifbench.services.log.configs import Loki, settings_of
 from aifbench.services.log.loki import LokiPush
 from aifbench.services.log.service import LogService

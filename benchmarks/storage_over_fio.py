@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aifbench.benchmark import Context
+from aifbench.core.benchmark import Context
 from aifbench.storage.cache_state import drop
 from aifbench.storage.metrics import evaluate
 from aifbench.storage.params import MIB, StorageParams

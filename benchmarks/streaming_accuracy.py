@@ -21,7 +21,7 @@ from aifbench.checks.load import steady_window
 from aifbench.load.calibrate import exchange_errors
 from aifbench.load.client import Load, StreamingClient
 from aifbench.load.http import Target
-from aifbench.load.planted import planted_server
+from aifbench.load.reference_server import reference_server
 
 TTFT_MS, TOKENS = 100.0, 32
 SIZES = ((1, 40, 20.0), (64, 6, 20.0), (256, 6, 20.0), (1024, 3, 49.6))
@@ -35,7 +35,7 @@ MOST_IDLE, MOST_RESIDENT_MIB, MOST_START_S = 0.02, 100, 1.0
 def measure() -> list[dict[str, Any]]:
     """Return the rows of all sizes, and what the client costs while it waits and to start."""
     rows = []
-    with planted_server() as url:
+    with reference_server() as url:
         for streams, requests, gap_ms in SIZES:
             rows += _rows(streams, gap_ms, _run(url, streams, requests, gap_ms))
         rows += _footprint(url)

@@ -1,6 +1,6 @@
 """The load generators: how each is told the same load, and what each says of it in its own output.
 
-All send the same chat request to the planted server, keep `streams` requests in flight, spread the starts over one
+All send the same chat request to the reference server, keep `streams` requests in flight, spread the starts over one
 answer, and leave `streams` requests of warm-up out of their figures.
 """
 

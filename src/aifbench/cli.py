@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aifbench.campaign.errors import ConfigError, full_disk
+from aifbench.core.errors import ConfigError, full_disk
 from aifbench.files import Unreadable
 
 if TYPE_CHECKING:
     from aifbench.campaign.config import Config as LoadedConfig
-    from aifbench.records.damage import Damage
+    from aifbench.core.damage import Damage
 
 app = typer.Typer(
     add_completion=False,
@@ -117,9 +117,9 @@ def run(
 @app.command()
 def collect(results: Results) -> None:
     """Gather the records of all batches into tables/*.parquet and cases.csv. Works on partial results."""
-    from aifbench.records.accounting import account
-    from aifbench.records.collect import collect as gather
-    from aifbench.records.collect import write_tables
+    from aifbench.tables.accounting import account
+    from aifbench.tables.collect import collect as gather
+    from aifbench.tables.collect import write_tables
 
     account(results)
     tables = gather(results)
@@ -140,10 +140,10 @@ def report(
 
     With --out nothing is written into RESULTS, so that it can be somebody else's, or a run that goes on.
     """
-    from aifbench.records.accounting import account
-    from aifbench.records.collect import collect as gather
-    from aifbench.records.collect import write_tables
     from aifbench.report import build
+    from aifbench.tables.accounting import account
+    from aifbench.tables.collect import collect as gather
+    from aifbench.tables.collect import write_tables
 
     made = out or results
     account(results, made)
@@ -162,7 +162,7 @@ def view(
     here: Here = None,
 ) -> None:
     """Show the report in your browser, here or through SSH: a Unix socket that only you can open serves the folder."""
-    from aifbench.view import serve
+    from aifbench.services.view import serve
 
     if not results.is_dir():
         raise ConfigError("results", str(results), "no such folder")
@@ -335,8 +335,8 @@ def gate(
     ] = None,
 ) -> None:
     """Print the line to remember; exit code 1 unless every planned case is valid and no file is damaged."""
-    from aifbench.gate import passed, summary_line
-    from aifbench.records.collect import collect as gather
+    from aifbench.tables.collect import collect as gather
+    from aifbench.tables.gate import passed, summary_line
 
     tables = gather(results)
     line = summary_line(tables, results)
@@ -359,8 +359,8 @@ def retry(
 
     Example: aifbench retry results/laptop
     """
-    from aifbench.records.collect import collect as gather
-    from aifbench.retry import set_aside
+    from aifbench.tables.collect import collect as gather
+    from aifbench.tables.retry import set_aside
 
     done = set_aside(results, gather(results), case or ())
     typer.echo(f"set aside: {done}; run the campaign again to measure them")
@@ -380,7 +380,7 @@ def image(
 
     Example: aifbench image ollama --config config/meluxina.yaml
     """
-    from aifbench.images import ImageError, make_image
+    from aifbench.provision.images import ImageError, make_image
 
     system = _config(config, setting).system
     try:
@@ -403,8 +403,8 @@ def model(
 
     Example: aifbench model mistral --config config/meluxina.yaml
     """
-    from aifbench.engines.ollama_models import ModelError, put_model
     from aifbench.engines.settings import Ollama
+    from aifbench.provision.models import ModelError, put_model
 
     system = _config(config, setting).system
     try:
@@ -431,11 +431,12 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
-    from aifbench.doctor import examine
+    from aifbench.machine.doctor import examine
 
     table = Table("check", "", "seen", "what to do")
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
-    found = list(examine(_config(config, setting), job=job))
+    loaded = _config(config, setting)
+    found = list(examine(loaded.system, loaded.keys.results, job=job))
     for row in found:
         table.add_row(row.what, f"[{colours[row.state]}]{row.state}[/]", row.seen, row.todo)
     Console().print(table)
@@ -504,8 +505,8 @@ def rosetta(
     repetition: Annotated[int, typer.Option(help="Repetition, from 0.")] = 0,
 ) -> None:
     """Print what other load generators would have printed for the raw events of one repetition."""
+    from aifbench.core.damage import Damaged
     from aifbench.inference.rosetta import table, translate
-    from aifbench.records.damage import Damaged
     from aifbench.records.planned import read_plan
     from aifbench.records.reading import Reader
     from aifbench.records.store import RAW_FILE, BatchStore
@@ -548,7 +549,7 @@ def _config(files: list[Path] | None, settings: list[str] | None) -> LoadedConfi
 
 def overrides(settings: list[str]) -> dict[str, Any]:
     """Return `KEY=VALUE` texts as a mapping; values are YAML."""
-    from aifbench.campaign.yamlfile import read_text
+    from aifbench.files.yamlfile import read_text
 
     found: dict[str, Any] = {}
     for setting in settings:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 
-from aifbench.records.models import BatchRecord, Invocation, Phase
+from aifbench.core.records import BatchRecord, Invocation, Phase
+from aifbench.records.lock import OwnerLock
 from aifbench.records.store import BatchStore
-from aifbench.runner.lock import OwnerLock
 from aifbench.sampling.sampler import ROLE_UNKNOWN
 
 GIB = 1 << 30

@@ -12,8 +12,8 @@ import orjson
 
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
-from aifbench.records.models import BatchRecord, Invocation, Phase
-from aifbench.runner.lock import OwnerLock
+from aifbench.core.records import BatchRecord, Invocation, Phase
+from aifbench.records.lock import OwnerLock
 from aifbench.sampling import sampler as sampling
 from tests.workflow.campaign import write
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from aifbench.machine.filesystem import mount_of
 from aifbench.records.sealed import seal, unseal
 from aifbench.records.store import BatchStore
 from aifbench.services.client.identity import alive, read, write
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.problems import Refused
-from aifbench.storage.filesystem import mount_of
 from tests.services.checkout import TINY, change_system, checkout, launcher
 from tests.services.live import Live
 
@@ -344,10 +344,10 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
 def test_a_run_whose_keeper_is_killed_while_it_cancels_is_ended_all_the_same(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
-    keeper = read(server.results / run / "launch" / "keeper.json")["pid"]
-    os.kill(keeper, signal.SIGSTOP)  # it does not see that it is to cancel
+    supervisor = read(server.results / run / "launch" / "keeper.json")["pid"]
+    os.kill(supervisor, signal.SIGSTOP)  # it does not see that it is to cancel
     assert server.post(f"/api/v1/runs/{run}:cancel", b"").json()["run"]["state"] == "cancelling"
-    os.kill(keeper, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
     wait_for(server, run, "cancelled")
     assert processes_of(server.results / run) == set()
 
@@ -416,7 +416,7 @@ def test_a_batch_that_outlives_its_workflow_is_running_counts_and_can_be_cancell
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
     folder = server.results / run / "launch"
-    for name in ("keeper", "process"):
+    for name in ("supervisor", "process"):
         os.kill(read(folder / f"{name}.json")["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while "workflow that was launched has ended" not in (found := show(server, run))["message"]:

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from aifbench.campaign.config import check_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import Preset, load_presets
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.services.client.check import Checker, points, varied
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.menu import menu

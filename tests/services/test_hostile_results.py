@@ -16,7 +16,7 @@ from rich.console import Console
 from starlette.responses import JSONResponse
 
 from aifbench.files import MOST_VALUES
-from aifbench.loglevels import FILE, RulesFile, job_fields, read_rules, threshold
+from aifbench.log.levels import FILE, RulesFile, job_fields, read_rules, threshold
 from aifbench.services.client import launch as launch_module
 from aifbench.services.client.folder import RunFolder
 from aifbench.services.client.identity import alive, concerns, identity
@@ -347,7 +347,7 @@ def test_an_odd_folder_among_good_ones_is_shown_as_what_it_is(tmp_path):
 
 @pytest.fixture
 def mine(group, monkeypatch):
-    """A launcher whose results are a group's, and a run of it that waits for its end: its keeper is gone."""
+    """A launcher whose results are a group's, and a run of it that waits for its end: its supervisor is gone."""
     checkout(group / "project")
     monkeypatch.chdir(group / "project")
     (group / "project" / "results").symlink_to(group / "results")
@@ -380,9 +380,9 @@ def test_a_process_that_a_planted_file_names_is_not_ended_by_a_cancel(mine):
             (folder.path / "batches" / BATCH / "owner.lock").write_text(
                 json.dumps({**identity(other.pid), "slurm_job": None})
             )
-            launch_module._end_without_keeper(folder, identity(other.pid))
+            launch_module._end_without_supervisor(folder, identity(other.pid))
             assert other.poll() is None
-            launch_module._end_without_keeper(folder, identity(its.pid))
+            launch_module._end_without_supervisor(folder, identity(its.pid))
             assert ended(its)
         finally:
             other.kill()

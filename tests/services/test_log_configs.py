@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aifbench.loglevels import read_rules
+from aifbench.log.levels import read_rules
 from aifbench.services.log.configs import MOST_CONFIGS, Configs, read_logging_file, settings_of
 from aifbench.services.problems import Refused
 

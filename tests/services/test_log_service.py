@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.log import BatchLog
-from aifbench.loglevels import FILE
+from aifbench.core.errors import ConfigError
+from aifbench.log.levels import FILE
+from aifbench.log.writer import BatchLog
 from aifbench.services.log import files as files_module
 from aifbench.services.log.files import LogFiles
 from aifbench.services.log.service import LogService

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from aifbench import files
+from aifbench.core.roles import CLIENT_NODE
 from aifbench.files import Root, Tail
-from aifbench.loglevels import FILE
-from aifbench.sampling.sampler import CLIENT_NODE
+from aifbench.log.levels import FILE
 from aifbench.services.monitor.jobs import job_id
 from aifbench.services.monitor.reader import Reader
 from aifbench.services.monitor.series import BUCKETS, RECENT, Grouping, Series
@@ -746,15 +746,17 @@ def test_a_cancel_is_known_at_once_when_its_runner_ends(reader, clock, batch, tm
 
 
 @pytest.mark.parametrize(
-    ("keeper", "ended", "state"), [(0, False, "pending"), (1, False, "not-started"), (0, True, "not-started")]
+    ("supervisor", "ended", "state"), [(0, False, "pending"), (1, False, "not-started"), (0, True, "not-started")]
 )
-def test_what_a_launched_run_planned_is_pending_while_its_keeper_lives(reader, clock, tmp_path, keeper, ended, state):
+def test_what_a_launched_run_planned_is_pending_while_its_supervisor_lives(
+    reader, clock, tmp_path, supervisor, ended, state
+):
     from aifbench.services.client.identity import identity
 
     write_plan(tmp_path / "results", "run", {"storage-a-11111111": 1})
     launch = tmp_path / "results" / "run" / "launch"
     launch.mkdir()
-    known = {**identity(os.getpid()), **({"started": "1"} if keeper else {})}
+    known = {**identity(os.getpid()), **({"started": "1"} if supervisor else {})}
     (launch / "keeper.json").write_bytes(orjson.dumps(known))
     if ended:
         (launch / "exit.json").write_text("{}")

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aifbench.campaign import plan
 from aifbench.campaign.config import load_config
-from aifbench.sampling.sampler import CLIENT_NODE
+from aifbench.core.roles import CLIENT_NODE
 from aifbench.services.monitor.reader import Reader
 from tests.services.batches import Batch, node_row, worker_row, write_plan
 from tests.services.live import Live

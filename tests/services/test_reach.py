@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from aifbench.services.reach import browser_is_here, can_show
-from aifbench.view import serve as view
+from aifbench.services.view import serve as view
 from tests.services.live import SOURCE, Live
 
 REMOTE = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SLURM_JOB_ID")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.services.app import create_app, make_services, routes_of
 from aifbench.services.serve import bind_unix
 from aifbench.services.settings import Settings, private_folder

@@ -21,9 +21,9 @@ import yaml
 
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
+from aifbench.processes.watchdog import members
 from aifbench.records.arrow import read_parquet
 from aifbench.records.store import BatchStore
-from aifbench.runner.watchdog import members
 from tests.workflow.campaign import HOSTILE, ROOT, SNAKEMAKE, checkout, measured, records
 from tests.workflow.test_faults import gone, wait_for
 

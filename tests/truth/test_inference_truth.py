@@ -19,8 +19,9 @@ import numpy as np
 import orjson
 import pytest
 
-from aifbench.benchmark import Context, Measurement, Place, ServerNotReady
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import Context, Measurement, Place, ServerNotReady
+from aifbench.core.records import Metric, Validity
+from aifbench.core.system import System
 from aifbench.engines.llamacpp import model_path
 from aifbench.inference.metrics import evaluate
 from aifbench.inference.params import InferenceParams
@@ -29,8 +30,7 @@ from aifbench.inference.worker import WORKER
 from aifbench.load.client import StreamingClient
 from aifbench.load.events import sse
 from aifbench.load.http import Target, body_pieces
-from aifbench.load.planted import planted_server
-from aifbench.records.models import Metric, Validity
+from aifbench.load.reference_server import reference_server
 
 OLLAMA = Path(os.environ.get("AIFBENCH_OLLAMA", Path.home() / ".cache" / "aifbench" / "ollama" / "ollama"))
 EARLY = 0.99
@@ -39,7 +39,7 @@ EARLY = 0.99
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[str]:
-    with planted_server() as url:
+    with reference_server() as url:
         yield url
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aifbench.benchmark import CaseFailed, Context
-from aifbench.campaign.system import Paths, System
+from aifbench.core.benchmark import CaseFailed, Context
+from aifbench.core.system import Paths, System
+from aifbench.machine.filesystem import mount_of
 from aifbench.storage import cache_state, worker
-from aifbench.storage.filesystem import mount_of
 from aifbench.storage.metrics import READ, WRITE, evaluate
 from aifbench.storage.params import MIB, PAGE, StorageParams
 from aifbench.storage.preflight import check
@@ -328,7 +328,7 @@ def test_files_of_the_user_are_untouched(disk):
 WORKER_SCRIPT = """
 import sys
 from pathlib import Path
-from aifbench.benchmark import Context
+from aifbench.core.benchmark import Context
 from aifbench.storage.params import StorageParams
 from aifbench.storage.worker import WORKER
 work, target = map(Path, sys.argv[1:])

@@ -3,9 +3,9 @@
 import orjson
 import pytest
 
-from aifbench.records.accounting import account, parse, read_jobs
 from aifbench.report.cost import cost
 from aifbench.report.load import load
+from aifbench.tables.accounting import account, parse, read_jobs
 from tests.fixtures.results import inference, storage, write_results
 
 

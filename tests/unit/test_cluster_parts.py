@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 import pytest
 import yaml
 
-from aifbench.benchmark import Command
 from aifbench.campaign.config import load_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import check, make_plan, markdown
 from aifbench.campaign.resources import job_resources, service_resources
-from aifbench.campaign.system import Limits, System
+from aifbench.core.benchmark import Command
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import Limits, System
 from aifbench.engines.ollama import manifest
-from aifbench.runner import nodes
-from aifbench.runner.containers import Containers, sif_sha256
+from aifbench.processes.containers import Containers, sif_sha256
+from aifbench.slurm import job as nodes
 from tests.workflow.campaign import HOSTILE, ROOT
 
 CHAT = {
@@ -116,7 +116,7 @@ def test_without_a_container_a_command_is_itself(tmp_path):
     made = Containers(System(name="here"), tmp_path, [])
     argv, environment = made.wrap(Command(("ollama", "serve"), environment={"A": "1"}), "server")
     assert (argv, environment) == (["ollama", "serve"], {"A": "1"})
-    argv, _ = made.wrap(Command.python("aifbench.worker"), "worker")
+    argv, _ = made.wrap(Command.python("aifbench.runner.worker"), "worker")
     assert argv[0].endswith("python") or "python" in argv[0]
     assert made.digests(["aifbench"]) is None
     assert list(made.check(["aifbench"])) == []
@@ -138,15 +138,15 @@ def test_a_container_sees_only_what_it_is_given_and_no_secret_is_in_the_argument
     assert "--no-eval" in argv
     assert environment == {"APPTAINERENV_OLLAMA_HOST": "h:1", "APPTAINERENV_THE_KEY": "s3cret"}
     assert not any("s3cret" in word for word in argv)
-    argv, _ = made.wrap(Command.python("aifbench.worker"), "worker")
-    assert argv[-3:] == ["/opt/aifbench/bin/python", "-m", "aifbench.worker"]
+    argv, _ = made.wrap(Command.python("aifbench.runner.worker"), "worker")
+    assert argv[-3:] == ["/opt/aifbench/bin/python", "-m", "aifbench.runner.worker"]
     assert "--nv" not in argv
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "a:b", "a,b", 'a"b', "a\\b", " "])
 def test_a_container_is_given_a_folder_of_any_name(tmp_path, name):
     system = System.model_validate({"name": "s", "container": "apptainer", "apptainer": {"binds": [f"/{name}"]}})
-    argv, _ = Containers(system, tmp_path / name, []).wrap(Command.python("aifbench.worker"), "worker")
+    argv, _ = Containers(system, tmp_path / name, []).wrap(Command.python("aifbench.runner.worker"), "worker")
     places = (f"{tmp_path}/{name}", f"/{name}")
     assert mounts(argv) == {("type=bind", f"source={path}", f"destination={path}") for path in places}
     assert "--bind" not in argv

@@ -3,9 +3,9 @@ import csv
 import orjson
 import pytest
 
-from aifbench.records.collect import collect, write_tables
-from aifbench.records.models import CaseError, Metric, Validity
+from aifbench.core.records import CaseError, Metric, Validity
 from aifbench.records.store import BatchStore
+from aifbench.tables.collect import collect, write_tables
 from tests.unit.test_store import record
 
 BAD = Validity.of(["clients were not busy"])

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from aifbench.campaign.config import load_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import check, make_plan
+from aifbench.core.errors import ConfigError
 
 RETRIEVAL = {
     "name": "ann",

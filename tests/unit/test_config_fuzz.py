@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aifbench.campaign.config import check_config, load_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import check, make_plan, markdown
-from aifbench.campaign.yamlfile import read_mapping
+from aifbench.core.errors import ConfigError
+from aifbench.files.yamlfile import read_mapping
 
 CONFIG = Path("config").absolute()
 FILES = {

@@ -17,9 +17,9 @@ import pytest
 from typer.main import get_command
 
 from aifbench import cli, report
-from aifbench.records.collect import RAW_LOST, collect
 from aifbench.records.sealed import seal, unseal
 from aifbench.records.store import BatchStore
+from aifbench.tables.collect import RAW_LOST, collect
 from tests.fixtures.recorded import DONE, KILLED, write_recorded
 
 UNCHECKED = {f"batches/{DONE}/log.jsonl", f"batches/{KILLED}/log.jsonl", f"batches/{KILLED}/live/resources.jsonl"}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from aifbench.benchmark import ServerNotReady
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import ServerNotReady
+from aifbench.core.system import System
 from aifbench.inference import preflight
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.server import InferenceServer

@@ -6,8 +6,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from aifbench.benchmark import Place
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import Place
+from aifbench.core.system import System
 from aifbench.engines.base import Ask
 from aifbench.engines.llamacpp import LlamaCppAdapter, command, model_path, sha256_of, threads
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from aifbench.benchmark import Place
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import Place
+from aifbench.core.system import System
 from aifbench.engines.base import Answer, Ask
 from aifbench.engines.ollama import OllamaAdapter, command
 from aifbench.engines.settings import Ollama

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aifbench.campaign.config import check_config
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.engines.base import Ask, target_of
 from aifbench.engines.ollama import OllamaAdapter
 from aifbench.engines.openai import OpenAIAdapter

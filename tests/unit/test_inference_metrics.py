@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from aifbench.benchmark import Raw
 from aifbench.checks.load import steady_window
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import CaseRecord, Metric, Validity
 from aifbench.inference.metrics import Requests, evaluate
 from aifbench.inference.params import InferenceParams
-from aifbench.records.models import CaseRecord, Metric, Validity
 from aifbench.records.store import BatchStore, plain_columns
 
 ORIGIN = 7_000_000_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI
 from aifbench.inference.params import MOST_PROMPT_BYTES, InferenceParams
 from aifbench.load.schedules import Trace

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aifbench.campaign.system import System
+from aifbench.core.system import System
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.preflight import check
 

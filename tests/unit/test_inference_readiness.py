@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from aifbench.benchmark import ServerNotReady
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import ServerNotReady
+from aifbench.core.system import System
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Answer, Ask
 from aifbench.inference import preflight, readiness

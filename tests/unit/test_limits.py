@@ -2,7 +2,7 @@
 
 import pytest
 
-from aifbench.inference.limits import Probe, bracket, next_load
+from aifbench.inference.slo_search import Probe, bracket, next_load
 
 
 def search(limit, most, whole):

@@ -1,4 +1,4 @@
-"""The instrument's own error: the arithmetic by hand, and the truth that the planted server tells."""
+"""The instrument's own error: the arithmetic by hand, and the truth that the reference server tells."""
 
 import time
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from aifbench.cli import app
 from aifbench.load.calibrate import GAP_MS, MARGIN, TOKENS, TTFT_MS, calibrate, exchange_errors, ladder, shape, summary
 from aifbench.load.client import Exchange
-from aifbench.load.planted import Plan, planted_server
+from aifbench.load.reference_server import Plan, reference_server
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -98,7 +98,7 @@ def test_the_planted_server_keeps_the_truth_that_it_tells(tmp_path) -> None:
     messages = [{"role": "user", "content": "hello"}]
     body = {"messages": messages, "planted": {"ttft_ms": 1, "gap_ms": 1, "tokens": 3}}
     told = []
-    with planted_server(log) as url, httpx.Client(base_url=url) as client:
+    with reference_server(log) as url, httpx.Client(base_url=url) as client:
         for number in range(2):
             answer = client.post("/v1/chat/completions", json=body, headers={"X-Request-ID": f"r{number}"}).text
             events = [orjson.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aifbench import log as module
-from aifbench.log import ERROR, INFO, WARNING, BatchLog
-from aifbench.loglevels import FILE, Rule, read_rules, threshold
+from aifbench.log import writer as module
+from aifbench.log.levels import FILE, Rule, read_rules, threshold
+from aifbench.log.writer import ERROR, INFO, WARNING, BatchLog
 
 
 @pytest.fixture

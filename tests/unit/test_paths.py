@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from aifbench.campaign.config import load_config
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.paths import operand
 from aifbench.campaign.plan import make_plan, write_specs
 from aifbench.campaign.workflow import Specs
+from aifbench.core.errors import ConfigError
+from aifbench.core.paths import operand
 from aifbench.storage.params import StorageParams
 from tests.workflow.campaign import HOSTILE, ROOT, STORAGE, write
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from aifbench.runner.lock import Locked, OwnerLock
-from aifbench.runner.process import Group
+from aifbench.processes.process import Group
+from aifbench.records.lock import Locked, OwnerLock
 
 
 def alive(pid):
@@ -40,7 +40,7 @@ def test_stop_ends_the_whole_group_even_one_that_ignores_term(tmp_path):
 
 def test_a_command_on_the_leash_dies_with_its_parent(tmp_path):
     program = (
-        "import os, sys, time; from pathlib import Path; from aifbench.runner.process import Group\n"
+        "import os, sys, time; from pathlib import Path; from aifbench.processes.process import Group\n"
         f"group = Group(['sleep', '100'], stderr=Path({str(tmp_path / 'err')!r}))\n"
         "print(group.pid, flush=True); time.sleep(100)"
     )
@@ -73,7 +73,7 @@ def test_the_watchdog_ends_the_sessions_of_a_runner_that_was_killed(tmp_path):
     command = [sys.executable, "-c", STRAY]
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from aifbench.runner.process import Group; from aifbench.runner.watchdog import Watchdog\n"
+        "from aifbench.processes.process import Group; from aifbench.processes.watchdog import Watchdog\n"
         f"command, errors, dog = {command!r}, Path({str(tmp_path / 'err')!r}), Watchdog()\n"
         "groups = [Group(command, stderr=errors, pipes=True) for _ in range(2)]\n"
         "dog.watch(groups[0].pid); dog.watch(groups[1].pid); dog.forget(groups[1].pid)\n"

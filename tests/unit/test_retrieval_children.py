@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.retrieval.children import Child, ChildFailed
+from aifbench.retrieval.forks import Child, ChildFailed
 
 SPINNING = """
 import os, time
-from aifbench.retrieval.children import Child
+from aifbench.retrieval.forks import Child
 
 def spin(send):
     send(os.getpid())

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.retrieval import datasets, truth
 from aifbench.retrieval.datasets import card, digest, lid, load, synthetic
 from aifbench.retrieval.params import RetrievalParams

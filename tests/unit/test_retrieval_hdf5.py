@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.retrieval.datasets import load
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.preflight import check

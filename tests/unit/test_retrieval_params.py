@@ -4,8 +4,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.preflight import check
 

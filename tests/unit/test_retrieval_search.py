@@ -4,9 +4,9 @@ import faiss
 import numpy as np
 import pytest
 
-from aifbench.benchmark import CaseFailed, Context
+from aifbench.core.benchmark import CaseFailed, Context
 from aifbench.retrieval import build, datasets, search
-from aifbench.retrieval.children import Child, ChildFailed
+from aifbench.retrieval.forks import Child, ChildFailed
 from aifbench.retrieval.metrics import evaluate
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.worker import WORKER

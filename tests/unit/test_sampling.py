@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aifbench.sampling import provenance as provenance_module
+from aifbench.machine import provenance as provenance_module
+from aifbench.machine.environment import environment
+from aifbench.machine.provenance import provenance
 from aifbench.sampling import sampler as sampler_module
-from aifbench.sampling.environment import environment
-from aifbench.sampling.provenance import provenance
 from aifbench.sampling.sampler import Gpus, Process, Sampler, Trees, parse_stat, scan_processes, with_details
 
 COLUMNS = {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aifbench.records.models import Metric
+from aifbench.core.records import Metric
 from aifbench.stats.intervals import mean_interval, t_quantile
 from aifbench.stats.quantiles import needed, quantile_metric
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aifbench.campaign.system import Limits, Paths, System
+from aifbench.core.system import Limits, Paths, System
+from aifbench.machine.filesystem import describe, direct_alignment, mount_of
 from aifbench.storage import cache_state
 from aifbench.storage.buffers import HUGE_PAGE, AlignedBuffer
 from aifbench.storage.data import RING_BYTES, BlockSource, ring_bytes
-from aifbench.storage.filesystem import describe, direct_alignment, mount_of
 from aifbench.storage.params import MIB, PAGE, StorageParams
 from aifbench.storage.preflight import check
 from aifbench.storage.workspace import MARKER, held_signals, remove, remove_leftovers, workspace

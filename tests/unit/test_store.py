@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from aifbench.records.models import CaseRecord, Metric, Validity
+from aifbench.core.records import CaseRecord, Metric, Validity
 from aifbench.records.store import BatchStore, plain_columns
 
 

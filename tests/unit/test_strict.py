@@ -8,13 +8,13 @@ from typing import Annotated, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model
 
-from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import CampaignKeys, SuiteKeys, check_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import PresetKeys
-from aifbench.campaign.strict import Strict
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.strict import Strict
+from aifbench.core.system import System
+from aifbench.registry import benchmarks
 from aifbench.services.client.request import parse_request
 from aifbench.services.log.configs import LoggingFile
 from aifbench.services.problems import Refused

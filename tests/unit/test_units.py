@@ -1,6 +1,6 @@
 import pytest
 
-from aifbench.campaign.units import format_size, parse_size
+from aifbench.core.units import format_size, parse_size
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from snakemake.cli import parse_config
 
 from aifbench.campaign.config import load_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import load_presets
 from aifbench.campaign.workflow import as_setting
-from aifbench.campaign.yamlfile import MOST_BYTES, MOST_DEPTH, MOST_VALUES, dump, read_mapping, read_text
 from aifbench.cli import overrides
+from aifbench.core.errors import ConfigError
+from aifbench.files.yamlfile import MOST_BYTES, MOST_DEPTH, MOST_VALUES, dump, read_mapping, read_text
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 BASE = "campaign: x\nsuites:\n  - {name: s, benchmark: storage, file_size: 1MiB, mode: warm}\n"

@@ -13,7 +13,7 @@ import pytest
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.campaign.spec import Spec
-from aifbench.records.models import Validity
+from aifbench.core.records import Validity
 from aifbench.records.store import BatchStore
 from aifbench.runner.batch import BatchRun
 from aifbench.runner.console import Console
@@ -51,7 +51,7 @@ class Job:
             except OSError:
                 continue
             if int(stat[1]) == pid and stat[0] != "Z":
-                found["worker" if b"aifbench.worker" in line else "server"] = int(path.name)
+                found["worker" if b"aifbench.runner.worker" in line else "server"] = int(path.name)
         return found
 
 
@@ -194,7 +194,7 @@ def test_what_preflight_finds_is_a_config_error_and_nothing_is_started(tmp_path)
 
 @pytest.mark.slow
 def test_metrics_can_be_computed_again_from_the_raw_events(tmp_path):
-    from aifbench.benchmark import benchmarks
+    from aifbench.registry import benchmarks
 
     job = Job(tmp_path, {**INFERENCE, "axes": {"clients": [2]}, "repetitions": 1})
     assert subprocess.run(job.command, cwd=ROOT, check=False).returncode == 0

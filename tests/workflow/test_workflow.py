@@ -7,10 +7,10 @@ import time
 import pytest
 import yaml
 
-from aifbench.benchmark import benchmarks
 from aifbench.engines.llamacpp import model_path
-from aifbench.log import INFO, WARNING
+from aifbench.log.writer import INFO, WARNING
 from aifbench.records.store import BatchStore, read_lines
+from aifbench.registry import benchmarks
 from tests.workflow.campaign import (
     HOSTILE,
     INFERENCE,

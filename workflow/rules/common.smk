@@ -1,7 +1,7 @@
 # What the rules share: the campaign, paths and input functions. No rules here.
 from pathlib import Path
 
-from aifbench.campaign.paths import operand
+from aifbench.core.paths import operand
 from aifbench.campaign.resources import job_resources, service_resources
 from aifbench.campaign.workflow import (
     Specs,
@@ -12,8 +12,8 @@ from aifbench.campaign.workflow import (
     report_what_is_there,
     tell_verdict,
 )
-from aifbench.engines.ollama_models import record_file
-from aifbench.records.collect import SCHEMAS as TABLES
+from aifbench.provision.models import record_file
+from aifbench.tables.collect import SCHEMAS as TABLES
 from aifbench.report import FIGURES
 
 # Rules call `python -m aifbench`.

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from aifbench.campaign.config import Suite
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 
 
 def size(suite: Suite) -> int:

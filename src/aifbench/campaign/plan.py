@@ -18,15 +18,17 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from aifbench.benchmark import Benchmark, benchmarks
-from aifbench.campaign.config import Config, Repetitions, Suite
-from aifbench.campaign.errors import ConfigError, full_disk
-from aifbench.campaign.ids import BATCH_DIGITS, CASE_DIGITS, digest
+from aifbench.campaign.config import Config, Suite
 from aifbench.campaign.matrix import points, size
-from aifbench.campaign.params import MOST_CASES, Params
-from aifbench.campaign.units import format_size
+from aifbench.core.benchmark import Benchmark
+from aifbench.core.errors import ConfigError, full_disk
+from aifbench.core.ids import BATCH_DIGITS, CASE_DIGITS, digest
+from aifbench.core.params import MOST_CASES, Params
+from aifbench.core.repetitions import Repetitions
+from aifbench.core.units import duration, format_size
 from aifbench.files import LARGEST_FILE
 from aifbench.records.sealed import seal
+from aifbench.registry import benchmarks
 
 SCHEMA_VERSION = 1
 ROOM_BYTES = 1 << 20
@@ -483,14 +485,3 @@ def markdown(plan: Plan, now: datetime) -> str:
         cells = [batch.id, len(batch.cases), repetitions, batch.nodes, batch.gpus, duration(batch.expected_s)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for a reader, such as `2 min 38 s`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

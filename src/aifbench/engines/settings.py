@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from aifbench.campaign.paths import FilePath, PathText
-from aifbench.campaign.strict import Strict
+from aifbench.core.paths import FilePath, PathText
+from aifbench.core.strict import Strict
 from aifbench.load.urls import UrlError, parse, shown
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from aifbench.campaign.errors import ConfigError, nearest
-from aifbench.campaign.params import Params, setup, vary
-from aifbench.campaign.strict import Strict
+from aifbench.core.errors import ConfigError, nearest
+from aifbench.core.params import Params, setup, vary
+from aifbench.core.strict import Strict
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama, OpenAI, variables
 from aifbench.files import Unreadable, read_regular
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace

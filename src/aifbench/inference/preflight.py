@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import printable
 from aifbench.engines.llamacpp import PACKAGED, model_path
 from aifbench.engines.settings import LlamaCpp, Ollama, OpenAI, header_problem, variables
 from aifbench.inference.params import InferenceParams
-from aifbench.load.plain import ask, ask_json, objects
+from aifbench.load.fetch import ask, ask_json, objects
 
 TIMEOUT_S = 2.0
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.benchmark import Raw
 from aifbench.checks.load import steady_window
+from aifbench.core.benchmark import Raw
 from aifbench.inference.metrics.first_token import first_token_metrics
 from aifbench.inference.metrics.gaps import gap_metrics
 from aifbench.inference.metrics.latency import request_metrics

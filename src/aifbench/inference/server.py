@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from aifbench.benchmark import Command, Place, Server, ServerNotReady
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.params import Params
-from aifbench.campaign.system import System
+from aifbench.core.benchmark import Command, Place, Server, ServerNotReady
+from aifbench.core.errors import ConfigError
+from aifbench.core.params import Params
+from aifbench.core.system import System
 from aifbench.engines import llamacpp, ollama
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter, Ask

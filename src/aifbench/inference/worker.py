@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import orjson
 
-from aifbench.benchmark import CaseFailed, Measurement, Worker
-from aifbench.campaign.ids import canonical
-from aifbench.campaign.params import Params
+from aifbench.core.benchmark import CaseFailed, Measurement, Worker
+from aifbench.core.ids import canonical
+from aifbench.core.params import Params
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter
-from aifbench.inference.limits import next_load
 from aifbench.inference.metrics.goodput import probes_of
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets
+from aifbench.inference.slo_search import next_load
 from aifbench.load.calibrate import calibrate
 from aifbench.load.client import Load, StreamingClient
-from aifbench.load.crew import Crew, CrewFailed, load_client
+from aifbench.load.client_processes import ClientProcesses, ClientProcessFailed, load_client
 from aifbench.load.schedules import Closed, arrivals
 from aifbench.records.store import atomic_write
 
@@ -48,7 +48,7 @@ class InferenceWorker(Worker):
         engines = self._adapters(params)
         try:
             raw, facts = self._search(engines, params) if params.find else self._load(engines, params)
-        except CrewFailed as error:
+        except ClientProcessFailed as error:
             raise CaseFailed("load", str(error)) from error
         facts["calibration"] = self._calibration(params, facts.pop("events_per_s"))
         return Measurement(raw, facts)
@@ -114,7 +114,7 @@ class InferenceWorker(Worker):
         }
 
     def _measured(
-        self, client: StreamingClient | Crew, engines: list[Adapter], params: InferenceParams
+        self, client: StreamingClient | ClientProcesses, engines: list[Adapter], params: InferenceParams
     ) -> Callable[[], Load]:
         """Return what runs the measured load, its requests made beforehand."""
         seed, schedule, timeout_s = self.context.seed, params.schedule, params.timeout_s

@@ -2,8 +2,8 @@
 
 Both run on one machine and read one clock. The error of a time to first token is what the client adds at both ends:
 (stamp of the first token - the server's write of it) + (request given to the kernel, or in the server's hands if that
-was sooner - stamp before that). The wake-up of the planted server is none of it. The error of a gap is the client's gap
-minus the server's.
+was sooner - stamp before that). The wake-up of the reference server is none of it. The error of a gap is the client's
+gap minus the server's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import orjson
 from numpy.typing import NDArray
 
 from aifbench.load.client import Exchange
-from aifbench.load.crew import load_client
+from aifbench.load.client_processes import load_client
 from aifbench.load.events import sse
 from aifbench.load.http import Target, body_pieces
-from aifbench.load.planted import planted_server
+from aifbench.load.reference_server import reference_server
 from aifbench.stats.quantiles import needed
 
 TTFT_MS, GAP_MS, TOKENS, TURN_MS = 6.0, 4.0, 3, 2.0
@@ -55,7 +55,7 @@ def calibrate(clients: int, seed: int, tokens_per_s: float = 0.0, processes: int
     requests = max(2, int(SECONDS / (answer_s + TURN_MS / 1e3)))
     body = orjson.dumps({"stream": True, "planted": {"ttft_ms": TTFT_MS, "gap_ms": gap_ms, "tokens": count}})
     offsets = [random.Random(seed + client).uniform(0, answer_s) for client in range(clients)]
-    with planted_server() as url:
+    with reference_server() as url:
         target = Target.of(url)
         payload = target.request("/v1/chat/completions", body)
         with load_client([target], clients, processes) as client:
@@ -98,7 +98,7 @@ def ladder(clients: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def stamps_and_truth(exchange: Exchange) -> tuple[list[int], dict[str, Any] | None]:
-    """Return the stamps of the tokens of one answer of the planted server in ns, and what it says that it did."""
+    """Return the stamps of the tokens of one answer of the reference server in ns, and what it says that it did."""
     stamps, truth = [], None
     for event in sse(body_pieces(exchange.pieces)[1]):
         if event.data == b"[DONE]":

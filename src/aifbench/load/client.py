@@ -214,7 +214,7 @@ class _Schedule:
 class StreamingClient:
     """Keeps one connection for each client and runs loads over them; client k asks target k modulo their number.
 
-    `clients` is how many there are, or the numbers of those that are this process's (see `load.crew`).
+    `clients` is how many there are, or the numbers of those that are this process's (see `load.client_processes`).
 
     `reuse=False` is for servers that close a connection after an answer without saying so: each request then has a
     connection of its own, opened shortly before its timed span.

@@ -21,8 +21,8 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
-from aifbench.campaign.paths import PathText
-from aifbench.campaign.strict import Strict
+from aifbench.core.paths import PathText
+from aifbench.core.strict import Strict
 from aifbench.files import Unreadable, read_regular
 
 Times = NDArray[np.float64]

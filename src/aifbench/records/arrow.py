@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from aifbench.records.damage import Damaged
+from aifbench.core.damage import Damaged
 
 __all__ = ["open_parquet", "pa", "pq", "read_parquet", "write_parquet"]
 

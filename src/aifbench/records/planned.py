@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from aifbench.campaign.config import Repetitions
+from aifbench.core.damage import Damaged
+from aifbench.core.records import CaseRecord
+from aifbench.core.repetitions import Repetitions
 from aifbench.files import is_name
-from aifbench.records.damage import Damaged
-from aifbench.records.models import CaseRecord
 from aifbench.records.reading import Reader, check_version
 
 FILE = "plan.json"

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from aifbench.core.damage import Damage, Damaged
+from aifbench.core.records import SCHEMA_VERSION
 from aifbench.files import Unreadable, list_beneath, open_beneath, read_beneath
 from aifbench.records.arrow import open_parquet, pa
-from aifbench.records.damage import Damage, Damaged
-from aifbench.records.models import SCHEMA_VERSION
 from aifbench.records.sealed import unseal
 
 LARGEST_JSON = 64 << 20

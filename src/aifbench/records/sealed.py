@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.records.damage import Damaged
+from aifbench.core.damage import Damaged
 
 KEY = "sum"
 _SEAL = re.compile(rb',\s*"sum":\s*"([0-9a-f]{8})"\s*\}\s*\Z')

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from aifbench.core.damage import Damage, Damaged
+from aifbench.core.records import BatchRecord, CaseRecord, RawRef
 from aifbench.files import write_beneath
 from aifbench.records.arrow import open_parquet, pa, read_parquet, write_parquet
-from aifbench.records.damage import Damage, Damaged
-from aifbench.records.models import BatchRecord, CaseRecord, RawRef
 from aifbench.records.reading import Reader, fitted, within_bounds
 from aifbench.records.sealed import is_sealed, seal, unseal
 
@@ -68,7 +68,7 @@ Key = tuple[str, int]
 
 
 class BatchStore:
-    """Reads and writes one batch's folder. One writer at a time (see `runner.lock`); readers need no lock.
+    """Reads and writes one batch's folder. One writer at a time (see `records.lock`); readers need no lock.
 
     With `results` the folder is `batches/<batch>` in it, and nothing on the way may be a link. What cannot be read is
     named in `damage`.

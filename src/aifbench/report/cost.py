@@ -8,13 +8,13 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from aifbench.campaign.plan import duration
-from aifbench.records.accounting import slurm_job
-from aifbench.records.models import BatchRecord, Invocation
+from aifbench.core.records import BatchRecord, Invocation
+from aifbench.core.units import duration
 from aifbench.records.planned import PlannedBatch
 from aifbench.report.load import Results
 from aifbench.report.numbers import count, fixed, scale_for
 from aifbench.report.timelines import Timeline, gpu_energy
+from aifbench.tables.accounting import slurm_job
 
 COMPLETE = {"ok", "partial"}
 

@@ -15,10 +15,10 @@ from statistics import median
 from typing import Any
 
 from aifbench.checks.contamination import NOISY
+from aifbench.core.states import STATES
 from aifbench.report.charts import metric_name
 from aifbench.report.curves import CLIENTS, FIND, RATE, Load, curves, knee_of, knee_text
 from aifbench.report.load import (
-    STATES,
     Case,
     Results,
     Value,
@@ -602,7 +602,7 @@ def _settings(case: Case, names: list[str]) -> str:
 
 
 def _headline_metrics(benchmark: str) -> tuple[str, ...]:
-    from aifbench.benchmark import benchmarks
+    from aifbench.registry import benchmarks
 
     entry = benchmarks().get(benchmark)
     return entry.headline if entry else ()

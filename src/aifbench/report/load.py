@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from aifbench.campaign.units import format_size
-from aifbench.records.accounting import jobs_in
+from aifbench.core.damage import Damage
+from aifbench.core.records import BatchRecord
+from aifbench.core.states import STATES
+from aifbench.core.units import format_size
 from aifbench.records.arrow import pa
-from aifbench.records.collect import SCHEMAS
-from aifbench.records.damage import Damage
-from aifbench.records.models import BatchRecord
 from aifbench.records.planned import Planned, PlannedCase, read_plan
 from aifbench.records.reading import Reader
 from aifbench.records.store import BatchStore
 from aifbench.report import places
+from aifbench.tables.accounting import jobs_in
+from aifbench.tables.collect import SCHEMAS
 
 SIZES = ("file_size", "block_size")
 """Parameters in bytes."""
@@ -30,7 +31,6 @@ LONGEST = 40
 """Characters of an axis value that are shown (a prompt may be a whole text)."""
 Part = TypeVar("Part")
 _NUMBER = re.compile(r"\d[\d.,]*")
-STATES = ("valid", "invalid", "failed", "missing")
 NEEDED = {
     "cases": ("case", "batch", "benchmark", "label", "params", "state", "planned", "done", "failed"),
     "metrics": ("case", "metric", "unit"),
@@ -138,7 +138,7 @@ class Results:
     left_out: list[str] = field(default_factory=list)
     """What lies in the folder and is not of the plan, one line each."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What Slurm accounted, by job id (see `records.accounting`)."""
+    """What Slurm accounted, by job id (see `tables.accounting`)."""
 
     @property
     def problems(self) -> list[str]:

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import orjson
 
-from aifbench.benchmark import benchmarks
-from aifbench.log import WARNING
+from aifbench.core.states import STATES
+from aifbench.log.writer import WARNING
 from aifbench.records.store import atomic_write
+from aifbench.registry import benchmarks
 from aifbench.report import problems
 from aifbench.report.charts import Chart, metric_name
 from aifbench.report.cost import batch_rows, cost
@@ -24,7 +25,6 @@ from aifbench.report.figures import FIGURES, DrawnPanel, charts, draw_panels, wr
 from aifbench.report.findings import Finding, findings, headline, trust, verdict
 from aifbench.report.load import (
     SIZES,
-    STATES,
     Case,
     Results,
     alike,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from aifbench.core.records import BatchRecord, Invocation
 from aifbench.files import read_beneath
-from aifbench.records.models import BatchRecord, Invocation
 from aifbench.records.planned import Planned
 
 if TYPE_CHECKING:

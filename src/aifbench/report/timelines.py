@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from aifbench.core.roles import CLIENT_NODE, NODE
 from aifbench.report.load import Results
-from aifbench.sampling.sampler import CLIENT_NODE, NODE
 
 COLUMNS = 480
 """Pixel columns of one line."""

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 import orjson
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.retrieval import datasets
 from aifbench.retrieval.params import MetricName, RetrievalParams
 from aifbench.retrieval.search import available_cores

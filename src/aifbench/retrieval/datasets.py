@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.retrieval.hdf5 import read_vectors
 from aifbench.retrieval.params import (
     HDF5_ENDINGS,

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from aifbench.benchmark import Raw
 from aifbench.checks.load import steady_window
 from aifbench.checks.recall import recall_reasons
-from aifbench.records.models import Metric, Validity
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import Metric, Validity
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.stats.quantiles import quantile_metric
 

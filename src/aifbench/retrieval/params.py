@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import field_validator, model_validator
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.params import MOST_CASES, Params, setup, vary
-from aifbench.campaign.paths import PathText
+from aifbench.core.errors import ConfigError
+from aifbench.core.params import MOST_CASES, Params, setup, vary
+from aifbench.core.paths import PathText
 
 MetricName = Literal["l2", "ip", "cosine"]
 

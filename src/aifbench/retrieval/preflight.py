@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
 from aifbench.retrieval.datasets import asked_metric, missing
 from aifbench.retrieval.hdf5 import read_shape
 from aifbench.retrieval.params import HDF5_ENDINGS, KNOWN, MetricName, RetrievalParams

@@ -21,8 +21,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.retrieval.children import Child, ChildFailed
 from aifbench.retrieval.datasets import Matrix
+from aifbench.retrieval.forks import Child, ChildFailed
 
 _WINDOWS = 3
 _MOST_WINDOWS = 9

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.checks.recall import Floats, exact_distances
-from aifbench.retrieval.children import Child, ChildFailed
 from aifbench.retrieval.datasets import Matrix, digest
+from aifbench.retrieval.forks import Child, ChildFailed
 from aifbench.retrieval.params import MetricName
 
 _EXTRA = 64

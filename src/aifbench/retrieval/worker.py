@@ -14,12 +14,12 @@ import faiss
 import numpy as np
 import orjson
 
-from aifbench.benchmark import CaseFailed, Context, Measurement, Worker
-from aifbench.campaign.params import Params
 from aifbench.checks.recall import Floats, recall_id, recall_tie, ties_at
-from aifbench.log import INFO
+from aifbench.core.benchmark import CaseFailed, Context, Measurement, Worker
+from aifbench.core.params import Params
+from aifbench.log.writer import INFO
 from aifbench.retrieval import build
-from aifbench.retrieval.children import ChildFailed
+from aifbench.retrieval.forks import ChildFailed
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.search import available_cores, clock_pair_ns, timed_search
 from aifbench.retrieval.truth import Truth, TruthError, obtain

@@ -22,16 +22,13 @@ from typing import Any
 
 import orjson
 
-from aifbench.benchmark import Benchmark, Command, Place, Server, ServerNotReady, benchmarks
-from aifbench.campaign.errors import ConfigError, full_disk
-from aifbench.campaign.ids import derived_seed
-from aifbench.campaign.params import Params
-from aifbench.campaign.plan import duration
 from aifbench.campaign.spec import Spec, SpecCase
-from aifbench.log import ERROR, INFO, WARNING, BatchLog
-from aifbench.records.collect import state_of
-from aifbench.records.damage import Damaged
-from aifbench.records.models import (
+from aifbench.core.benchmark import Benchmark, Command, Place, Server, ServerNotReady
+from aifbench.core.damage import Damaged
+from aifbench.core.errors import ConfigError, full_disk
+from aifbench.core.ids import derived_seed
+from aifbench.core.params import Params
+from aifbench.core.records import (
     BatchRecord,
     BatchStatus,
     CaseError,
@@ -41,19 +38,23 @@ from aifbench.records.models import (
     Validity,
     Where,
 )
+from aifbench.core.states import state_of
+from aifbench.core.units import duration
+from aifbench.log.writer import ERROR, INFO, WARNING, BatchLog
+from aifbench.machine.environment import environment
+from aifbench.machine.provenance import provenance
+from aifbench.processes.containers import Containers
+from aifbench.processes.process import Group, free_port
+from aifbench.processes.watchdog import Watchdog
+from aifbench.records.lock import Locked, OwnerLock
 from aifbench.records.reading import Reader, fitted
 from aifbench.records.store import BatchStore, atomic_write, typed_columns
-from aifbench.runner import nodes
+from aifbench.registry import benchmarks
 from aifbench.runner.console import Console
-from aifbench.runner.containers import Containers
-from aifbench.runner.lock import Locked, OwnerLock
-from aifbench.runner.process import Group, free_port
 from aifbench.runner.rounds import WorkerProcess
-from aifbench.runner.watchdog import Watchdog
-from aifbench.sampling.beside import Beside
-from aifbench.sampling.environment import environment
-from aifbench.sampling.provenance import provenance
+from aifbench.sampling.companion import ClientNodeSamples
 from aifbench.sampling.sampler import Sampler
+from aifbench.slurm import job as nodes
 from aifbench.stats.intervals import mean_interval
 
 LOCK_POLL_S = 2.0
@@ -141,7 +142,7 @@ class BatchRun:
         self.roles: dict[str, int] = {"runner": os.getpid()}
         self.groups: list[Group] = []
         self.watchdog = Watchdog()
-        self.beside = Beside()
+        self.client_node_samples = ClientNodeSamples()
         self.rounds = 0
         self.workload = 0
         self.measured = 0
@@ -205,7 +206,7 @@ class BatchRun:
             lambda: self.workload,
             errors=lambda: self.errors,
             step=lambda: self.step,
-            beside=self.beside.rows,
+            beside=self.client_node_samples.rows,
             node=nodes.own_node(),
             devices=nodes.devices(),
         )
@@ -379,14 +380,14 @@ class BatchRun:
         """Measure `cases` once in a fresh process; return those that a broken process left unmeasured."""
         self._check()
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        argv, environment = self.containers.wrap(Command.python("aifbench.worker"), "worker")
+        argv, environment = self.containers.wrap(Command.python("aifbench.runner.worker"), "worker")
         job = self._job(repetition, cases, endpoints)
         if self.client_node is not None:
             argv = nodes.on_node(self.client_node, argv)
             self.rounds += 1
             samples = (self.work_dir / f"samples-{self.invocation.index}-{self.rounds}.jsonl").absolute()
             job["samples"] = {"path": str(samples), "node": self.client_node}
-            self.beside.follow(samples, self.client_node)
+            self.client_node_samples.follow(samples, self.client_node)
         log = self.store.folder / "worker.log"
         worker = WorkerProcess(argv, environment, job, log)
         setup_s = self.params[cases[0].case].expected_setup_seconds()
@@ -400,7 +401,7 @@ class BatchRun:
         for event in worker.events(self._wake_read, self._check):
             self._on_event(event, worker, state)
         code = worker.end()
-        self.beside.leave()
+        self.client_node_samples.leave()
         self.groups.remove(worker.group)
         self.watchdog.forget(worker.group.pid)
         self.roles = {role: pid for role, pid in self.roles.items() if role != "worker"}

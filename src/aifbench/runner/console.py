@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from aifbench.campaign.plan import duration
+from aifbench.core.units import duration
 
 EVERY_S = 8.0
 """Longest silence without a terminal."""

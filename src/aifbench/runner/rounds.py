@@ -12,14 +12,14 @@ from typing import Any
 
 import orjson
 
-from aifbench.runner.process import Group
+from aifbench.processes.process import Group
 
 POLL_S = 0.5
 TIMEOUT = "no answer in time; the process was ended"
 
 
 class WorkerProcess:
-    """A worker process (`aifbench.worker`) and the deadline for its next event."""
+    """A worker process (`aifbench.runner.worker`) and the deadline for its next event."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], job: dict[str, Any], errors: Path) -> None:
         self.group = Group(argv, stderr=errors, environment=environment, pipes=True)

@@ -21,9 +21,7 @@ from typing import Any
 
 import orjson
 
-NODE = "node"
-CLIENT_NODE = "client-node"
-"""The node of a worker that runs apart from its runner (`sampling.beside`)."""
+from aifbench.core.roles import NODE
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -225,7 +223,7 @@ class Sampler:
 
     Each line is a row of `Probe` with invocation, t_s (s since `t0_ns` on CLOCK_MONOTONIC), records and errors (work
     done, and how much of it failed); the node's line, the last of a sample, also has step, what the batch is doing, as
-    `step` tells it. `beside` gives the rows of another node that belong to the sample (see `sampling.beside`).
+    `step` tells it. `beside` gives the rows of another node that belong to the sample (see `sampling.companion`).
 
     `missed` counts deadlines that passed without a sample, `errors` samples that failed, `problem` is the first
     failure, `cpu_s` the CPU time of this thread. Nothing is ever raised into the runner.

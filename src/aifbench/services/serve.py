@@ -25,7 +25,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.services.app import create_app, make_services, running
 from aifbench.services.peers import Connection, Places
 from aifbench.services.reach import browser_is_here, can_show, show, tunnel

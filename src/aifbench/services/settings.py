@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.services.settings import private_folder
 
 GRANTS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aifbench.records.models import Metric
+from aifbench.core.records import Metric
 
 BEYOND = 10
 """Observations that must lie beyond a quantile before it is printed: p99 needs 1000."""

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.benchmark import CaseFailed
-from aifbench.runner.leash import die_with_parent
+from aifbench.core.benchmark import CaseFailed
+from aifbench.processes.die_with_parent import die_with_parent
 from aifbench.storage.buffers import AlignedBuffer
 from aifbench.storage.data import BlockSource, ring_bytes, verification
 from aifbench.storage.params import StorageParams

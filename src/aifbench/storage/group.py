@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from aifbench.benchmark import CaseFailed
+from aifbench.core.benchmark import CaseFailed
 from aifbench.storage.client import Job, serve
 from aifbench.storage.params import StorageParams
 from aifbench.storage.workspace import held_signals

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.benchmark import Raw
-from aifbench.campaign.units import format_size
 from aifbench.checks.cold import cold_read, direct_read, warm_read
-from aifbench.records.models import Metric, Validity
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import Metric, Validity
+from aifbench.core.units import format_size
 from aifbench.stats.quantiles import quantile_metric
 from aifbench.storage.params import MIB, StorageParams
 from aifbench.storage.stripes import EVERY, FILE_SYSTEM

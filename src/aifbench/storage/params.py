@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from aifbench.campaign.params import Params, setup, vary
-from aifbench.campaign.paths import PathText
-from aifbench.campaign.units import Size, format_size
+from aifbench.core.params import Params, setup, vary
+from aifbench.core.paths import PathText
+from aifbench.core.units import Size, format_size
 
 MIB = 1 << 20
 STRIPE_UNIT = 64 << 10

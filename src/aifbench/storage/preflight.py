@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.system import System
-from aifbench.campaign.units import format_size
-from aifbench.storage.filesystem import direct_problem, free_bytes, mount_of
+from aifbench.core.errors import ConfigError
+from aifbench.core.system import System
+from aifbench.core.units import format_size
+from aifbench.machine.filesystem import free_bytes, mount_of
+from aifbench.storage.direct import direct_problem
 from aifbench.storage.params import StorageParams
 
 

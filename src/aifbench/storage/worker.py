@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from aifbench.benchmark import CaseFailed, Context, Measurement, Worker
-from aifbench.campaign.params import Params
-from aifbench.campaign.units import format_size
-from aifbench.log import WARNING
+from aifbench.core.benchmark import CaseFailed, Context, Measurement, Worker
+from aifbench.core.params import Params
+from aifbench.core.units import format_size
+from aifbench.log.writer import WARNING
+from aifbench.machine.filesystem import describe, direct_alignment, mount_of
 from aifbench.storage import cache_state
 from aifbench.storage.client import failed
-from aifbench.storage.filesystem import describe, direct_alignment, mount_of
 from aifbench.storage.group import Group
 from aifbench.storage.metrics import READ, WRITE
 from aifbench.storage.params import StorageParams

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aifbench.benchmark import Raw
 from aifbench.checks.cache import cache_state
 from aifbench.checks.load import arrival_window, steady_window
 from aifbench.checks.server import servers_changed
-from aifbench.inference.limits import bracket
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import Metric, Validity
 from aifbench.inference.metrics import verdict
 from aifbench.inference.metrics.first_token import first_token_metrics
 from aifbench.inference.metrics.gaps import gap_metrics
@@ -24,8 +24,8 @@ from aifbench.inference.metrics.observed import Instrument, Requests
 from aifbench.inference.metrics.server import server_metrics
 from aifbench.inference.metrics.tokens import generation_metrics
 from aifbench.inference.params import InferenceParams
+from aifbench.inference.slo_search import bracket
 from aifbench.load.schedules import Closed
-from aifbench.records.models import Metric, Validity
 
 
 def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tuple[dict[str, Metric], Validity]:

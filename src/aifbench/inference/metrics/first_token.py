@@ -9,8 +9,8 @@ counts (response time instead of service time).
 
 from __future__ import annotations
 
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Instrument, Requests, mean, quantile
-from aifbench.records.models import Metric
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 OTHER = {"byte": "first_byte", "event": "first_event", "visible_token": "first_visible"}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Instrument, Requests, mean, quantile
-from aifbench.records.models import Metric
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 STALL = 5.0

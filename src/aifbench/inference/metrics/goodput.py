@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aifbench.benchmark import Raw
-from aifbench.inference.limits import Probe, bracket
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Requests
 from aifbench.inference.params import InferenceParams, Slo
-from aifbench.records.models import Metric
+from aifbench.inference.slo_search import Probe, bracket
 
 
 def goodput_metrics(requests: Requests, slo: Slo | None) -> dict[str, Metric]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from aifbench.checks.load import SteadyWindow
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Instrument, Requests, mean, quantile
-from aifbench.records.models import Metric
 
 NO_WINDOW = "no time in which all clients were at work"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.benchmark import Raw
-from aifbench.records.models import Metric
+from aifbench.core.benchmark import Raw
+from aifbench.core.records import Metric
 from aifbench.stats.quantiles import quantile_metric
 
 Floats = NDArray[np.float64]

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Requests, known_mean
-from aifbench.records.models import Metric
 
 OF_OLLAMA = {"queue": " (of Ollama: the rest of its total time, so its work between and after the tokens too)"}
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from aifbench.checks.load import SteadyWindow
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.latency import NO_WINDOW
 from aifbench.inference.metrics.observed import Instrument, Requests, mean
-from aifbench.records.models import Metric
 
 
 def generation_metrics(requests: Requests, window: SteadyWindow | None, errors: Instrument) -> dict[str, Metric]:

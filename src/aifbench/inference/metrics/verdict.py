@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from aifbench.checks.load import SteadyWindow
+from aifbench.core.records import Metric
 from aifbench.inference.metrics.observed import Requests
 from aifbench.inference.params import InferenceParams
 from aifbench.load.schedules import Closed
-from aifbench.records.models import Metric
 
 MOST_RATE_DIFFERENCE = 0.05
 LEAST_DIFFERENCE_S = 0.005

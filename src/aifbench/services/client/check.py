@@ -17,23 +17,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from aifbench.benchmark import benchmarks
 from aifbench.campaign.config import Suite, check_config
-from aifbench.campaign.errors import ConfigError
 from aifbench.campaign.matrix import size
-from aifbench.campaign.paths import operand
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
 from aifbench.campaign.resources import job_resources
-from aifbench.campaign.system import System
-from aifbench.campaign.yamlfile import dump, read_mapping
-from aifbench.engines.ollama_models import record_file
+from aifbench.core.errors import ConfigError
+from aifbench.core.paths import operand
+from aifbench.core.system import System
 from aifbench.engines.settings import variables
+from aifbench.files.yamlfile import dump, read_mapping
+from aifbench.machine.filesystem import mount_of
+from aifbench.provision.models import record_file
+from aifbench.registry import benchmarks
 from aifbench.services.client.reasons import from_config, refuse
 from aifbench.services.client.request import Composed, LaunchRequest, compose, parse_request
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.settings import Settings
-from aifbench.storage.filesystem import mount_of
 
 MOST_CASES = 1000
 """Points of a matrix that a request may have; a larger one is a campaign file's."""

@@ -2,8 +2,8 @@
 
 <results>/<run>/launch/request.json  what was asked, when, by which process
                        config.yaml   the campaign
-                       command.json  the command; keeper.json process.json exit.json: see `keeper`
-                       cancel.json   asks the keeper to end the run
+                       command.json  the command; keeper.json process.json exit.json: see `supervisor`
+                       cancel.json   asks the supervisor to end the run
                        ended-<when>/ how it ended before it was continued
 <state>/client/keys/<sha256>.json    which run an Idempotency-Key belongs to, written before the run starts
 """
@@ -27,20 +27,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.ids import digest
+from aifbench.core.errors import ConfigError
+from aifbench.core.ids import digest
 from aifbench.files import Unreadable, list_beneath
-from aifbench.records.collect import collect
-from aifbench.retry import set_aside
 from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.folder import COMMAND, CONFIG, LAUNCH, REQUEST, RunFolder
 from aifbench.services.client.identity import alive, concerns, identity, read, write
-from aifbench.services.client.keeper import STEPS, cancel_left, end_group
 from aifbench.services.client.reasons import refuse
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.client.runs import ACTIVE, Runs, owners
 from aifbench.services.client.slurm import left_jobs
+from aifbench.services.client.supervisor import STEPS, cancel_left, end_group
 from aifbench.services.settings import private_folder
+from aifbench.tables.collect import collect
+from aifbench.tables.retry import set_aside
 
 SUBMIT_S = 90.0
 """Longest wait for the first job to be submitted; then the launch counts as accepted and goes on."""
@@ -225,8 +225,8 @@ class Launcher:
 
     def _start(self, folder: RunFolder) -> None:
         with folder.append("keeper.log") as errors:
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "aifbench.services.client.keeper", str(folder.path / LAUNCH)],
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", "aifbench.services.client.supervisor", str(folder.path / LAUNCH)],
                 cwd=self.settings.project,
                 env=self.checker.environment(),
                 stdin=subprocess.DEVNULL,
@@ -234,7 +234,7 @@ class Launcher:
                 stderr=errors,
                 start_new_session=True,
             )
-        threading.Thread(target=keeper.wait, daemon=True).start()  # no zombie while this process lives
+        threading.Thread(target=supervisor.wait, daemon=True).start()  # no zombie while this process lives
 
     @contextlib.contextmanager
     def _new_folder(self, run: str) -> Iterator[RunFolder]:
@@ -289,17 +289,17 @@ def _refuse_foreign(folder: RunFolder) -> None:
 
 
 def _see_it_end(folder: RunFolder) -> None:
-    """See that a run ends: by its keeper, or without it where that has died, or dies at it."""
-    keeper = folder.read("keeper.json")
-    lived = alive(keeper)
-    while alive(keeper):
+    """See that a run ends: by its supervisor, or without it where that has died, or dies at it."""
+    supervisor = folder.read("keeper.json")
+    lived = alive(supervisor)
+    while alive(supervisor):
         time.sleep(0.1)
     if lived is False or (lived and not folder.has(LAUNCH, "exit.json")):
-        _end_without_keeper(folder, folder.read("process.json"))
+        _end_without_supervisor(folder, folder.read("process.json"))
 
 
-def _end_without_keeper(folder: RunFolder, process: dict[str, Any] | None) -> None:
-    """End a run whose keeper has ended: its workflow, batches on this machine that outlived it, jobs in Slurm."""
+def _end_without_supervisor(folder: RunFolder, process: dict[str, Any] | None) -> None:
+    """End a run whose supervisor has ended: its workflow, batches on this machine that outlived it, jobs in Slurm."""
     for number, seconds in STEPS:
         groups, pids = _at_work(folder, process)
         if not groups and not pids:

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from aifbench.benchmark import benchmarks
-from aifbench.campaign.params import Params
 from aifbench.campaign.schema import suite_model
-from aifbench.campaign.system import System
-from aifbench.campaign.units import format_size, parse_size
+from aifbench.core.params import Params
+from aifbench.core.system import System
+from aifbench.core.units import format_size, parse_size
+from aifbench.registry import benchmarks
 from aifbench.retrieval.params import KNOWN, SYNTHETIC
 from aifbench.services.client.check import MOST_CASES, Checker
 from aifbench.services.client.launch import LaunchLimits

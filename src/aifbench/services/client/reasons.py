@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from aifbench.campaign.errors import ConfigError, nearest
+from aifbench.core.errors import ConfigError, nearest
 from aifbench.services.problems import Refused
 
 

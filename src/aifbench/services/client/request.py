@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from aifbench.campaign.config import merge
-from aifbench.campaign.errors import nearest
 from aifbench.campaign.presets import Preset
-from aifbench.campaign.system import Name, System
+from aifbench.core.errors import nearest
+from aifbench.core.system import Name, System
 from aifbench.services.client.reasons import PLACES, one_of, refuse, shown
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused

@@ -1,7 +1,8 @@
 """Runs as their files tell them: counts are kept, nothing else, so a restart loses nothing.
 
-A launched run keeps its files in `<results>/<run>/launch/` (see `keeper` and `launch`); a campaign that was started by
-hand has none and is shown all the same. Others may have written in a results folder: all is read through `folder`.
+A launched run keeps its files in `<results>/<run>/launch/` (see `supervisor` and `launch`); a campaign that was
+started by hand has none and is shown all the same. Others may have written in a results
+folder: all is read through `folder`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from aifbench.files import json_beneath, list_beneath, open_beneath, stat_beneath
-from aifbench.runner.lock import lives_here
+from aifbench.records.lock import lives_here
 from aifbench.services.client.folder import CONFIG, LAUNCH, REQUEST, SMALL_BYTES, RunFolder
 from aifbench.services.client.identity import alive
 from aifbench.services.client.reasons import refuse
@@ -189,8 +190,8 @@ class Runs:
     def _launched(self, folder: RunFolder, request: dict[str, Any]) -> tuple[State, str]:
         """Return the state of a launched run and a line about it."""
         ended, cancelled = folder.read("exit.json"), folder.has(LAUNCH, "cancel.json")
-        keeper = folder.read("keeper.json")
-        lives = [alive(keeper), alive(folder.read("process.json"))]
+        supervisor = folder.read("keeper.json")
+        lives = [alive(supervisor), alive(folder.read("process.json"))]
         if ended is None and (True in lives or None in lives):
             if cancelled:
                 return "cancelling", CANCELLING
@@ -200,7 +201,7 @@ class Runs:
         ended = ended or folder.read("exit.json")  # it may have ended between two looks
         if ended is not None:
             return self._ended(folder, request["slurm"] is True, _code(ended), cancelled)
-        return self._without_end(folder, request, keeper is not None, cancelled)
+        return self._without_end(folder, request, supervisor is not None, cancelled)
 
     def _ended(self, folder: RunFolder, slurm: bool, code: int | None, cancelled: bool) -> tuple[State, str]:
         counts = self._count(folder.run)[0]

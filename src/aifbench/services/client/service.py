@@ -22,8 +22,8 @@ from fastapi import Depends, Header, Query, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.responses import Response, StreamingResponse
 
-from aifbench.benchmark import benchmarks
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
+from aifbench.registry import benchmarks
 from aifbench.services.client.check import Checker
 from aifbench.services.client.launch import Launcher, LaunchLimits, new_id
 from aifbench.services.client.menu import menu, request_schema, suite_schema

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from aifbench.campaign.config import Repetitions
+from aifbench.core.records import CaseRecord, Validity
+from aifbench.core.repetitions import Repetitions
+from aifbench.core.states import STATES, state_of
 from aifbench.files import (
     Root,
     Signature,
@@ -26,8 +28,6 @@ from aifbench.files import (
     signature,
     stat_beneath,
 )
-from aifbench.records.collect import STATES, state_of
-from aifbench.records.models import CaseRecord, Validity
 from aifbench.records.sealed import is_sealed
 from aifbench.services.values import listed, mapping, number, text
 

@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.prompt import Confirm, Prompt
 from rich.table import Table
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.plan import duration
+from aifbench.core.errors import ConfigError
+from aifbench.core.units import duration
 from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
 from aifbench.services.client.menu import menu

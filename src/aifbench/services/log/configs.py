@@ -26,11 +26,11 @@ from pydantic import (
     ValidationError,
 )
 
-from aifbench.campaign.errors import ConfigError
-from aifbench.campaign.yamlfile import read_mapping
+from aifbench.core.errors import ConfigError
 from aifbench.files import Unreadable, json_beneath, write_beneath
+from aifbench.files.yamlfile import read_mapping
 from aifbench.load.urls import Address, UrlError, parse, shown
-from aifbench.loglevels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold
+from aifbench.log.levels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.files import LONGEST_LINE
 from aifbench.services.settings import private_folder
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from aifbench.log import LEVELS
+from aifbench.log.writer import LEVELS
 from aifbench.services.log.configs import Loki, push_address
 
 MOST_LINES = 500

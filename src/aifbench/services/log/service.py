@@ -20,10 +20,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from pydantic import BeforeValidator
 from starlette.responses import Response
 
-from aifbench.campaign.errors import ConfigError
+from aifbench.core.errors import ConfigError
 from aifbench.files import LONGEST_LINE, Root, Unreadable, folder_beneath, json_beneath, open_beneath, write_beneath
-from aifbench.log import ERROR, INFO, LEVELS, WARNING, encode_line
-from aifbench.loglevels import FILE
+from aifbench.log.levels import FILE
+from aifbench.log.writer import ERROR, INFO, LEVELS, WARNING, encode_line
 from aifbench.services.guard import needs
 from aifbench.services.ids import Id, is_id
 from aifbench.services.log.configs import (

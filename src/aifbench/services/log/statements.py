@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from aifbench.campaign.errors import nearest
+from aifbench.core.errors import nearest
 from aifbench.services.problems import Refused
 
 TEXTS = ("run", "benchmark", "batch", "case", "service", "node", "slurm_job_id", "rule")

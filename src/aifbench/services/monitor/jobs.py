@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import orjson
 
+from aifbench.core.records import BatchStatus
 from aifbench.files import Signature, Tail, parse
-from aifbench.records.models import BatchStatus
 from aifbench.services.monitor.series import LONGEST_NAME, Grouping, Sample, Series
 from aifbench.services.values import count, listed, mapping, number, seconds, text
 

@@ -24,9 +24,9 @@ from typing import Any
 import orjson
 
 from aifbench.files import CHUNK, Root, Signature, is_name, open_file, parse, read_file, signature
-from aifbench.log import ERROR
-from aifbench.loglevels import FILE, Rule, RulesFile, job_fields, threshold
-from aifbench.runner.lock import lives_here
+from aifbench.log.levels import FILE, Rule, RulesFile, job_fields, threshold
+from aifbench.log.writer import ERROR
+from aifbench.records.lock import lives_here
 from aifbench.services.client.folder import LAUNCH, RunFolder
 from aifbench.services.client.identity import alive
 from aifbench.services.monitor.jobs import LOG, Job, all_bands
@@ -68,7 +68,7 @@ class _Campaign:
     """Wall time of the last thing that happened in it, as its files tell."""
     folder: tuple[int, int] | None = None
     launched: bool | None = None
-    """The client has launched it and its keeper lives (True) or not (False); None: it was started by hand."""
+    """The client has launched it and its supervisor lives (True) or not (False); None: it was started by hand."""
     cancelled: bool = False
     """Somebody has cancelled it, and it was not continued since."""
 
@@ -163,7 +163,7 @@ class Reader:
             known = self._campaigns.setdefault(name, _Campaign())
             with contextlib.suppress(OSError):
                 self._take_plan(name, known)
-            known.launched = self._keeper(name)
+            known.launched = self._supervisor(name)
             known.cancelled = self._was_cancelled(name)
             for batch in batches:
                 job = self._job(name, batch)
@@ -211,13 +211,13 @@ class Reader:
             for job in self.jobs.values():
                 job.planned = job.planned and (job.campaign != name or job.id in planned)
 
-    def _keeper(self, name: str) -> bool | None:
-        """Return whether the client's keeper of a launched run lives; None when there is none, or on another host."""
+    def _supervisor(self, name: str) -> bool | None:
+        """Return whether the supervisor of a launched run lives; None when there is none, or on another host."""
         folder = RunFolder(self._root.path, name)
-        keeper = folder.read("keeper.json")
-        if keeper is None:
+        supervisor = folder.read("keeper.json")
+        if supervisor is None:
             return None
-        return False if folder.has(LAUNCH, "exit.json") else alive(keeper)
+        return False if folder.has(LAUNCH, "exit.json") else alive(supervisor)
 
     def _was_cancelled(self, name: str) -> bool:
         return RunFolder(self._root.path, name).has(LAUNCH, "cancel.json")
@@ -378,7 +378,7 @@ class Reader:
         return {"level": ERROR if over else found.level, "config": found.name, "over": over}
 
     def _alive(self) -> set[str]:
-        """Return the campaigns at work: a batch runs, its keeper lives, or something happened a short time ago."""
+        """Return the campaigns at work: a batch runs, its supervisor lives, or something happened a short time ago."""
         found = {job.campaign for job in self.jobs.values() if job.is_live() and job.lost is None}
         now = self._wall()
         return found | {

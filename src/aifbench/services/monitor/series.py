@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aifbench.sampling.sampler import CLIENT_NODE, NODE
+from aifbench.core.roles import CLIENT_NODE, NODE
 from aifbench.services.values import LARGEST_COUNT, count, listed, number, text
 
 RECENT = 900
@@ -274,7 +274,7 @@ class Series:
     def _growth(self, sample: Sample, role: str, column: str) -> float | None:
         """Return how much a total of a role grew per second since the last sample; None where that is the same one.
 
-        What a process on another node told last may stand in two samples (`sampling.beside`).
+        What a process on another node told last may stand in two samples (`sampling.companion`).
         """
         if self.last is None:
             return None

@@ -1,0 +1,1 @@
+"""Statements of a batch, and the levels that they obey."""

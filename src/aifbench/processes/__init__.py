@@ -1,0 +1,1 @@
+"""Commands that are started, watched and ended: groups of processes, containers."""

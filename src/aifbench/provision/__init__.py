@@ -1,0 +1,1 @@
+"""Images and models: made or fetched once, before any batch needs them."""

@@ -1,0 +1,1 @@
+"""What Slurm knows and is asked for."""
