@@ -57,6 +57,7 @@ lint: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 	@$(BIN)/snakefmt --check workflow
 	@$(BIN)/snakemake --lint
 
