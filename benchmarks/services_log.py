@@ -96,7 +96,7 @@ async def batch_ingest() -> float:
 async def expiry() -> float:
     """Return the longest time, of 20, from the end of a configuration until the service has noticed it by itself."""
     async with service(INFO) as log:
-        configs = log._configs
+        configs = log.configs
         late = []
         for number in range(20):
             end = datetime.now(UTC) + timedelta(seconds=0.12 + number * 0.007)
@@ -130,6 +130,6 @@ async def service(level: int) -> AsyncIterator[LogService]:
         log = LogService(Settings(project=root, results=root / "results", state=root / "state", runtime=root))
         await log.start()
         expiry = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-        log._configs.put("all", settings_of({"logLevel": level, "expires_at": expiry}))
+        log.configs.put("all", settings_of({"logLevel": level, "expires_at": expiry}))
         yield log
         await log.stop()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aifbench.core.errors import ConfigError, full_disk
-from aifbench.files import Unreadable
+from aifbench.files.beneath import Unreadable
 
 if TYPE_CHECKING:
     from aifbench.campaign.config import Config as LoadedConfig

@@ -17,10 +17,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from aifbench.files.written import atomic_write
 from aifbench.machine.filesystem import mount_of
+from aifbench.processes.identity import alive
 from aifbench.records.sealed import seal, unseal
 from aifbench.records.store import BatchStore
-from aifbench.services.client.identity import alive, read, write
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.problems import Refused
@@ -55,7 +56,12 @@ def end_all(live):
 
 
 def running(folder):
-    return any(alive(read(folder / name)) for name in ("keeper.json", "process.json"))
+    return any(alive(read_json(folder / name)) for name in ("keeper.json", "process.json"))
+
+
+def read_json(path):
+    """Return the content of a file of JSON, None where it is not there."""
+    return orjson.loads(path.read_bytes()) if path.exists() else None
 
 
 def processes_of(folder):
@@ -237,8 +243,8 @@ def test_a_killed_workflow_says_what_may_be_left(server, slurm, message, can):
     """Its batches may be on nodes that this machine cannot look at."""
     launched = server.results / "x-1" / "launch"
     launched.mkdir(parents=True)
-    write(launched / "request.json", {"run_id": "x-1", "by": {}, "slurm": slurm})
-    write(launched / "exit.json", {"code": -9, "ended_at": "2026-11-26T10:00:00+00:00"})
+    atomic_write(launched / "request.json", orjson.dumps({"run_id": "x-1", "by": {}, "slurm": slurm}))
+    atomic_write(launched / "exit.json", orjson.dumps({"code": -9, "ended_at": "2026-11-26T10:00:00+00:00"}))
     found = show(server, "x-1")
     assert (found["state"], found["message"], found["can"]) == ("failed", message, can)
 
@@ -333,7 +339,7 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
     folder = server.results / run / "launch"
-    os.kill(read(folder / "keeper.json")["pid"], signal.SIGKILL)
+    os.kill(read_json(folder / "keeper.json")["pid"], signal.SIGKILL)
     assert wait_for(server, run, "running")
     server.post(f"/api/v1/runs/{run}:cancel", b"")
     wait_for(server, run, "cancelled")
@@ -344,7 +350,7 @@ def test_a_killed_keeper_is_told_and_its_run_can_be_cancelled(server):
 def test_a_run_whose_keeper_is_killed_while_it_cancels_is_ended_all_the_same(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
-    supervisor = read(server.results / run / "launch" / "keeper.json")["pid"]
+    supervisor = read_json(server.results / run / "launch" / "keeper.json")["pid"]
     os.kill(supervisor, signal.SIGSTOP)  # it does not see that it is to cancel
     assert server.post(f"/api/v1/runs/{run}:cancel", b"").json()["run"]["state"] == "cancelling"
     os.kill(supervisor, signal.SIGKILL)
@@ -402,7 +408,7 @@ def test_what_is_not_valid_is_measured_again_and_the_first_values_are_kept(serve
 def test_a_killed_snakemake_is_a_failed_run(server):
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
-    os.kill(read(server.results / run / "launch" / "process.json")["pid"], signal.SIGKILL)
+    os.kill(read_json(server.results / run / "launch" / "process.json")["pid"], signal.SIGKILL)
     found = wait_for(server, run, "failed")
     assert "signal 9" in found["message"]
     deadline = time.monotonic() + 30
@@ -417,7 +423,7 @@ def test_a_batch_that_outlives_its_workflow_is_running_counts_and_can_be_cancell
     wait_for(server, run, "running")
     folder = server.results / run / "launch"
     for name in ("supervisor", "process"):
-        os.kill(read(folder / f"{name}.json")["pid"], signal.SIGKILL)
+        os.kill(read_json(folder / f"{name}.json")["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while "workflow that was launched has ended" not in (found := show(server, run))["message"]:
         assert time.monotonic() < deadline, found
@@ -609,8 +615,8 @@ def test_a_disk_that_is_full_refuses_to_continue_and_how_it_ended_stays(tmp_path
     folder = one.settings.results / "x-1" / "launch"
     folder.mkdir(parents=True)
     (folder.parent / "plan.json").write_text("{}")
-    write(folder / "request.json", {"run_id": "x-1", "by": {}, "slurm": False})
-    write(folder / "exit.json", {"code": 1, "ended_at": None})
+    atomic_write(folder / "request.json", orjson.dumps({"run_id": "x-1", "by": {}, "slurm": False}))
+    atomic_write(folder / "exit.json", orjson.dumps({"code": 1, "ended_at": None}))
     shown = {"launched": True, "state": "failed", "can": ["continue"]}
     monkeypatch.setattr(one.runs, "show", lambda _: shown)
 
@@ -621,7 +627,7 @@ def test_a_disk_that_is_full_refuses_to_continue_and_how_it_ended_stays(tmp_path
     with pytest.raises(Refused, match="No space left on device") as caught:
         one.go_on("x-1", again=False)
     assert (caught.value.code, caught.value.hint) == ("start_failed", "make room, then continue it")
-    assert read(folder / "exit.json") == {"code": 1, "ended_at": None}
+    assert read_json(folder / "exit.json") == {"code": 1, "ended_at": None}
     assert not (folder / "keeper.json").exists()
     shown |= {"state": "running", "can": ["cancel"]}
     one.cancel("x-1")  # asks for no byte of the disk

@@ -7,8 +7,11 @@ import pytest
 
 from aifbench.campaign.resources import JobResources
 from aifbench.services.client.folder import RunFolder
-from aifbench.services.client.slurm import SlurmClient, arguments, cancel_jobs, from_sbatch, parse_partitions
+from aifbench.services.client.slurm import SlurmClient, arguments, from_sbatch
 from aifbench.services.problems import Refused
+from aifbench.slurm.ask import refusal
+from aifbench.slurm.queue import cancel_named
+from aifbench.slurm.site import parse_partitions
 
 JOB = JobResources(1, 1, 0, 10, 2, 3000, "p200000", "cpu", "test")
 SINFO = "cpu*|up|2|8|16000|(null)|infinite\ngpu|up|2|8|16000|gpu:4|1-00:00:00\nold|down|1|4|8000+|(null)|1:00:00\n"
@@ -50,7 +53,7 @@ def test_arguments_are_those_of_the_plugin():
     ],
 )
 def test_words_of_sbatch(said, code):
-    found = from_sbatch(f"sbatch: error: Batch job submission failed: {said}\n", JOB)
+    found = from_sbatch(refusal("sbatch", f"sbatch: error: Batch job submission failed: {said}\n", 1), JOB)
     assert found.code == code
     assert found.message == f"Slurm would not take the job: {said}"
 
@@ -103,11 +106,11 @@ def test_jobs_are_cancelled_by_the_name_that_the_log_gives_them(tmp_path, progra
     folder.make()
     log = tmp_path / "x-1" / "launch" / "snakemake.log"
     log.write_text("Using profile x\nSLURM run ID: 5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\nJob 3 has been submitted\n")
-    cancel_jobs(folder.slurm_runs())
+    cancel_named(folder.slurm_runs())
     assert asked.read_text() == "--name=5c1f0c1e-8d0e-4f0e-9f57-6a4b6b0f1f1e\n"
     asked.unlink()
     log.write_text("nothing of Slurm; SLURM run ID: $(id)\n")
-    cancel_jobs(folder.slurm_runs())
+    cancel_named(folder.slurm_runs())
     assert not asked.exists()
 
 

@@ -15,11 +15,12 @@ from fastapi.encoders import jsonable_encoder
 from rich.console import Console
 from starlette.responses import JSONResponse
 
-from aifbench.files import MOST_VALUES
+from aifbench.files.bounded import MOST_VALUES
 from aifbench.log.levels import FILE, RulesFile, job_fields, read_rules, threshold
+from aifbench.processes.identity import alive, identity
 from aifbench.services.client import launch as launch_module
 from aifbench.services.client.folder import RunFolder
-from aifbench.services.client.identity import alive, concerns, identity
+from aifbench.services.client.launch import concerns
 from aifbench.services.client.runs import Runs
 from aifbench.services.client.terminal import Terminal
 from aifbench.services.monitor.jobs import job_id

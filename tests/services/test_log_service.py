@@ -482,11 +482,11 @@ def test_statements_that_cannot_be_written_count_as_dropped(tmp_path, monkeypatc
 
 def test_an_error_that_nobody_thought_of_ends_nothing(tmp_path, monkeypatch):
     async def scenario(service, clock, client):
-        real = service._tail.poll
+        real = service._job_logs.poll
         await asyncio.sleep(0.3)  # it has seen that there is nothing yet
-        monkeypatch.setattr(service._tail, "poll", lambda: 1 / 0)
+        monkeypatch.setattr(service._job_logs, "poll", lambda: 1 / 0)
         await asyncio.sleep(1.2)
-        monkeypatch.setattr(service._tail, "poll", real)
+        monkeypatch.setattr(service._job_logs, "poll", real)
         batch = tmp_path / "results" / "run" / "batches" / "batch"
         batch.mkdir(parents=True)
         BatchLog(batch / "log.jsonl", "inference", "batch").write(1, "followed again")
@@ -497,7 +497,7 @@ def test_an_error_that_nobody_thought_of_ends_nothing(tmp_path, monkeypatch):
             await asyncio.sleep(0.1)
         raise AssertionError(found)
 
-    monkeypatch.setattr("aifbench.services.log.tail.LIST_S", 0.5)
+    monkeypatch.setattr("aifbench.services.log.job_logs.LIST_S", 0.5)
     in_process(tmp_path, scenario)
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-from aifbench import files
 from aifbench.core.roles import CLIENT_NODE
-from aifbench.files import Root, Tail
+from aifbench.files import tail as tail_module
+from aifbench.files.beneath import folder_beneath, folders_beneath
+from aifbench.files.tail import Tail
 from aifbench.log.levels import FILE
 from aifbench.services.monitor.jobs import job_id
 from aifbench.services.monitor.reader import Reader
 from aifbench.services.monitor.series import BUCKETS, RECENT, Grouping, Series
-from aifbench.services.monitor.slurm import Queue, seconds
+from aifbench.services.monitor.slurm import Queue
+from aifbench.slurm.queue import seconds
 from tests.services.batches import GIB, Batch, node_row, worker_row, write_plan
 
 STEP = {"phase": "write", "case": "case-a", "repetition": 0, "since_s": 1.0, "expected_s": 2.0}
@@ -76,7 +78,7 @@ def tailed(tmp_path):
     tail = Tail("x.jsonl")
 
     def read():
-        with Root(tmp_path).folder() as folder:
+        with folder_beneath(tmp_path) as folder:
             return list(tail.read(folder))
 
     return tail, read, tmp_path / "x.jsonl"
@@ -146,8 +148,8 @@ def test_a_file_that_vanishes_and_comes_back(tailed):
 
 
 def test_an_endless_line_is_passed_over_and_counted(tailed, monkeypatch):
-    monkeypatch.setattr(files, "LONGEST_LINE", 64)
-    monkeypatch.setattr(files, "CHUNK", 64)
+    monkeypatch.setattr(tail_module, "LONGEST_LINE", 64)
+    monkeypatch.setattr(tail_module, "CHUNK", 64)
     tail, read, path = tailed
     path.write_bytes(b"one\n" + b"x" * 1000 + b"\ntwo\n")
     assert read() == [b"one", b"two"]
@@ -168,7 +170,7 @@ def test_a_link_and_a_pipe_are_no_files(tailed, tmp_path):
 def test_only_the_end_of_a_long_file_is_read(tailed, tmp_path):
     tail, read, path = tailed
     path.write_bytes(b"".join(b"line %d\n" % i for i in range(1000)))
-    with Root(tmp_path).folder() as folder:
+    with folder_beneath(tmp_path) as folder:
         tail.start_near_end(folder, 20)
     assert read() == [b"line 998", b"line 999"]
 
@@ -177,11 +179,11 @@ def test_no_part_of_a_path_may_be_a_link_or_lead_out(tmp_path):
     (tmp_path / "results" / "real").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
     (tmp_path / "results" / "linked").symlink_to(tmp_path / "outside")
-    root = Root(tmp_path / "results")
+    root = tmp_path / "results"
     for parts in (("linked",), ("..", "outside"), ("real/../../outside",), ("",), ("real", "\n")):
-        with pytest.raises((FileNotFoundError, NotADirectoryError)), root.folder(*parts):
+        with pytest.raises((FileNotFoundError, NotADirectoryError)), folder_beneath(root, *parts):
             pass
-    assert root.folders() == (["real"], 1)
+    assert folders_beneath(root) == (["real"], 1)
 
 
 # -- samples over time ----------------------------------------------------------------------------------------------
@@ -751,7 +753,7 @@ def test_a_cancel_is_known_at_once_when_its_runner_ends(reader, clock, batch, tm
 def test_what_a_launched_run_planned_is_pending_while_its_supervisor_lives(
     reader, clock, tmp_path, supervisor, ended, state
 ):
-    from aifbench.services.client.identity import identity
+    from aifbench.processes.identity import identity
 
     write_plan(tmp_path / "results", "run", {"storage-a-11111111": 1})
     launch = tmp_path / "results" / "run" / "launch"

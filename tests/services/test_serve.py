@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aifbench.core.errors import ConfigError
-from aifbench.files import open_beneath
+from aifbench.files.beneath import open_beneath
 from aifbench.services.ids import is_id
 from aifbench.services.serve import bind_loopback, bind_unix
 from aifbench.services.settings import Settings, private_folder

@@ -5,6 +5,7 @@ Needs the cluster of this folder: `make cluster`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,8 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aifbench.services.client.identity import read
-from aifbench.services.monitor.slurm import seconds
+from aifbench.slurm.queue import seconds
 from tests.services.checkout import ROOT, TINY, change_system
 from tests.services.live import Live
 from tests.services.test_client_live import expect_ko, launch, show, wait_for
@@ -202,8 +202,7 @@ def test_cancel_leaves_no_job(client: Client) -> None:
 def test_the_jobs_of_a_killed_snakemake_can_be_cancelled(client: Client) -> None:
     run = launch(client.live, LONG).json()["run_id"]
     wait_for(client.live, run, "running", seconds=120)
-    process = read(client.live.results / run / "launch" / "process.json")
-    assert process is not None
+    process = json.loads((client.live.results / run / "launch" / "process.json").read_bytes())
     os.kill(process["pid"], signal.SIGKILL)
     # The nodes of this cluster are on this machine, so it is seen that the batch measures on.
     wait_until(lambda: show(client.live, run)["message"].startswith("a batch of it measures, though"), 60)

@@ -5,7 +5,8 @@ import pytest
 
 from aifbench.report.cost import cost
 from aifbench.report.load import load
-from aifbench.tables.accounting import account, parse, read_jobs
+from aifbench.slurm.accounting import parse
+from aifbench.tables.accounting import account, read_jobs
 from tests.fixtures.results import inference, storage, write_results
 
 

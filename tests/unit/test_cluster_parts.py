@@ -16,6 +16,7 @@ from aifbench.core.system import Limits, System
 from aifbench.engines.ollama import manifest
 from aifbench.processes.containers import Containers, sif_sha256
 from aifbench.slurm import job as nodes
+from aifbench.slurm.ask import SlurmError
 from tests.workflow.campaign import HOSTILE, ROOT
 
 CHAT = {
@@ -229,5 +230,5 @@ def test_without_slurm_the_affinity_is_the_allocation(monkeypatch):
 def test_outside_a_job_there_is_one_node(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert nodes.job_end() is None
-    with pytest.raises(nodes.NodesError, match="needs a Slurm job of two nodes"):
+    with pytest.raises(SlurmError, match="needs a Slurm job of two nodes"):
         nodes.second_node()

@@ -7,23 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aifbench import files
-from aifbench.files import (
-    MOST_VALUES,
-    Root,
-    Tail,
-    Unreadable,
-    append_beneath,
-    folder_beneath,
-    json_beneath,
-    list_beneath,
-    parse,
-    read_beneath,
-    stat_beneath,
-    tail_beneath,
-    write_beneath,
-)
-from aifbench.records.store import atomic_write
+from aifbench.files import beneath
+from aifbench.files.beneath import Unreadable, folder_beneath, folders_beneath, list_beneath, stat_beneath
+from aifbench.files.bounded import MOST_VALUES, end_beneath, json_beneath, parse, read_beneath
+from aifbench.files.tail import Tail
+from aifbench.files.written import append_beneath, atomic_write, replaced, write_beneath
 
 GIB = 1 << 30
 
@@ -64,7 +52,7 @@ def test_what_is_no_file_is_neither_read_nor_written(root, tmp_path, name, probl
             ask(root, name)
         assert (caught.value.problem, caught.value.filename) == (problem, name)
     with pytest.raises(Unreadable, match=problem):
-        tail_beneath(root, name, most=10)
+        end_beneath(root, name, most=10)
     assert (tmp_path / "outside").read_text() == "outside"
     assert not (tmp_path / "new").exists()
 
@@ -75,7 +63,7 @@ def test_a_device_is_not_even_opened(root, monkeypatch):
     except PermissionError:
         pytest.skip("this user may make no device")
     opened = []
-    monkeypatch.setattr(files.os, "open", lambda name, *rest, opener=os.open, **more: (
+    monkeypatch.setattr(beneath.os, "open", lambda name, *rest, opener=os.open, **more: (
         opened.append(name), opener(name, *rest, **more))[1])  # fmt: skip
     with pytest.raises(Unreadable, match="is no regular file"):
         read_beneath(root, "zero")
@@ -94,9 +82,9 @@ def test_a_large_file_costs_no_memory(root):
     for ask in (read_beneath, json_beneath):
         with pytest.raises(Unreadable, match="is larger than 32 MiB"):
             ask(root, "sparse")
-    with folder_beneath(root) as folder:
-        assert files.read_file(folder, "sparse") is None
-    assert tail_beneath(root, "sparse", most=10) == (b"\0" * 10, True)
+    with folder_beneath(root) as folder, pytest.raises(Unreadable, match="is larger than 32 MiB"):
+        read_beneath(folder, "sparse")
+    assert end_beneath(root, "sparse", most=10) == (b"\0" * 10, True)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 16
 
 
@@ -166,10 +154,41 @@ def test_a_name_planted_for_what_is_written_aside_is_not_used(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+def test_what_fails_while_it_is_written_leaves_the_old_content_and_nothing_else(root):
+    write_beneath(root, "plan", data=b"old")
+    with pytest.raises(TypeError), replaced(root / "plan") as file:
+        file.writelines([b"half of the n", None])
+    assert (root / "plan").read_bytes() == b"old"
+    assert [name for name in os.listdir(root) if "plan" in name] == ["plan"]
+
+
+def test_what_is_written_is_on_the_disk_before_it_stands_at_its_place(root, monkeypatch):
+    """Otherwise a crash could leave an empty file under the name."""
+    order = []
+    real_sync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append("fsync"), real_sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *a, **k: (order.append("replace"), real_replace(*a, **k)))
+    atomic_write(root / "new" / "spec.json", b"{}")
+    assert order == ["fsync", "replace"]
+    assert (root / "new" / "spec.json").read_bytes() == b"{}"
+
+
+def test_a_tail_begins_where_a_line_begins_or_not_at_all(root):
+    (root / "x").write_bytes(b"one\ntwo\n")
+    with folder_beneath(root) as folder:
+        tail = Tail("x")
+        assert [tail.start_at(folder, offset) for offset in (3, 5, 9, -1)] == [False] * 4
+        assert tail.start_at(folder, 4)
+        assert list(tail.read(folder)) == [b"two"]
+        assert tail.start_at(folder, 0)
+        assert list(tail.read(folder)) == [b"one", b"two"]
+        assert not Tail("fifo").start_at(folder, 0)
+
+
 def test_a_listing_is_bounded(root, monkeypatch):
-    monkeypatch.setattr(files, "MOST_NAMES", 5)
+    monkeypatch.setattr(beneath, "MOST_NAMES", 5)
     assert len(list_beneath(root)) == 5
-    assert len(Root(root).folders()[0]) <= 5
+    assert len(folders_beneath(root)[0]) <= 5
 
 
 def test_a_long_line_and_an_endless_one_take_a_bounded_look(root):

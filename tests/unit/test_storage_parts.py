@@ -206,7 +206,7 @@ def dead_marker(tmp_path):
         marker = json.loads((folder / MARKER).read_text())
     folder.mkdir()
     (folder / "data-0.bin").write_bytes(b"x")
-    (folder / MARKER).write_text(json.dumps({**marker, "start_ticks": -1}))
+    (folder / MARKER).write_text(json.dumps({**marker, "started": "-1"}))
     return folder
 
 

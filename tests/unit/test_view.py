@@ -60,9 +60,10 @@ def test_nothing_outside_the_folder_is_given(view, target):
 
 def test_other_names_and_other_methods_are_refused(view):
     _, _, ask = view
-    assert ask("/report/index.html", host="evil.example:8080")[0] == 403
-    assert ask("/report/index.html", host="")[0] == 403
-    assert ask("/report/index.html", method="POST")[0] == 501
+    assert ask("/report/index.html", host="evil.example:8080")[0] == 400
+    assert ask("/report/index.html", host="")[0] == 400
+    assert ask("/report/index.html", method="POST")[0] == 405
+    assert ask("/report/index.html", method="TRACE")[0] == 405
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

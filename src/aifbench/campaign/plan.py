@@ -26,7 +26,8 @@ from aifbench.core.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.core.params import MOST_CASES, Params
 from aifbench.core.repetitions import Repetitions
 from aifbench.core.units import duration, format_size
-from aifbench.files import LARGEST_FILE
+from aifbench.files.bounded import LARGEST_FILE
+from aifbench.files.written import atomic_write
 from aifbench.records.sealed import seal
 from aifbench.registry import benchmarks
 
@@ -419,7 +420,7 @@ def write_specs(plan: Plan, folder: Path) -> None:
         for batch in plan.batches:
             path, content = specs / f"{batch}.json", spec_bytes(plan, batch)
             if not path.exists() or path.read_bytes() != content:
-                _replace(path, content)
+                atomic_write(path, content)
 
 
 def write_plan(plan: Plan, folder: Path, *, specs: bool = True) -> None:
@@ -428,8 +429,8 @@ def write_plan(plan: Plan, folder: Path, *, specs: bool = True) -> None:
         write_specs(plan, folder)
     with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "plan.json", seal(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2)))
-        _replace(folder / "plan.md", markdown(plan, datetime.now().astimezone()).encode())
+        atomic_write(folder / "plan.json", seal(orjson.dumps(plan.summary(), option=orjson.OPT_INDENT_2)))
+        atomic_write(folder / "plan.md", markdown(plan, datetime.now().astimezone()).encode())
 
 
 def check_room(folder: Path, key: str) -> None:
@@ -449,17 +450,6 @@ def _written(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError("results", str(folder), f"cannot be written: {error.strerror}") from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its old self, so that a disk that is full leaves that one."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def markdown(plan: Plan, now: datetime) -> str:

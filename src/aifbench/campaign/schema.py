@@ -13,6 +13,7 @@ from aifbench.campaign.config import CampaignKeys, SuiteKeys
 from aifbench.campaign.presets import PresetKeys
 from aifbench.core.benchmark import Benchmark
 from aifbench.core.system import System
+from aifbench.files.written import atomic_write
 from aifbench.files.yamlfile import UNREAD
 from aifbench.registry import benchmarks
 
@@ -48,13 +49,10 @@ def _names(references: list[dict[str, str]]) -> list[str]:
 
 def write_schemas(folder: Path) -> list[Path]:
     """Write the schemas into `folder` and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, schema in schemas().items():
-        path = folder / name
-        path.write_bytes(render(schema))
-        paths.append(path)
-    return paths
+    paths = {folder / name: schema for name, schema in schemas().items()}
+    for path, schema in paths.items():
+        atomic_write(path, render(schema))
+    return list(paths)
 
 
 def render(schema: dict[str, Any]) -> bytes:

@@ -20,7 +20,8 @@ import yaml
 from yaml import events
 
 from aifbench.core.errors import ConfigError, Written
-from aifbench.files import Unreadable, read_regular
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import read_regular
 
 MOST_BYTES = 1 << 20
 """Bytes of one file."""

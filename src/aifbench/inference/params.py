@@ -16,7 +16,8 @@ from aifbench.core.errors import ConfigError, nearest
 from aifbench.core.params import Params, setup, vary
 from aifbench.core.strict import Strict
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama, OpenAI, variables
-from aifbench.files import Unreadable, read_regular
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import read_regular
 from aifbench.load.schedules import Closed, Schedule, Trace, arrivals, read_trace
 
 CHARACTERS_PER_TOKEN = 4

@@ -14,6 +14,7 @@ from aifbench.core.ids import canonical
 from aifbench.core.params import Params
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter
+from aifbench.files.written import atomic_write
 from aifbench.inference.metrics.goodput import probes_of
 from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import columns, event_rate, payloads, scheduled_payloads, start_offsets
@@ -22,7 +23,6 @@ from aifbench.load.calibrate import calibrate
 from aifbench.load.client import Load, StreamingClient
 from aifbench.load.client_processes import ClientProcesses, ClientProcessFailed, load_client
 from aifbench.load.schedules import Closed, arrivals
-from aifbench.records.store import atomic_write
 
 SUMMED = (
     "exchanges_with_read_stamps",

@@ -23,7 +23,8 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from aifbench.core.paths import PathText
 from aifbench.core.strict import Strict
-from aifbench.files import Unreadable, read_regular
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import read_regular
 
 Times = NDArray[np.float64]
 

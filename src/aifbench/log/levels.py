@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from aifbench.files import Unreadable, json_beneath
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import json_beneath
 
 FILE = Path(".services") / "log-configs.json"
 """Where the configurations are, below the folder of all results."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aifbench.core.system import Slurm, System
+from aifbench.slurm import site
+from aifbench.slurm.ask import SlurmError
 
 State = Literal["ok", "note", "fail"]
+Value = TypeVar("Value")
 LEAST_MIN_JOB_AGE_S = 60
 """Three times the 15 s until the profile's first look at a job, and some: later, squeue has forgotten it."""
 _TIMEOUT_S = 60
@@ -73,15 +75,16 @@ def writable(name: str, folder: Path) -> Finding:
 
 
 def _slurm(slurm: Slurm) -> Iterator[Finding]:
-    ping = _ask("scontrol", "ping")
-    if ping is None or "UP" not in ping:
-        seen = ping.splitlines()[0] if ping else "scontrol does not answer"
-        yield Finding("Slurm", "fail", seen, "log in to a node that submits jobs, or ask the site")
+    try:
+        ping = site.ping()
+    except SlurmError as error:
+        ping = str(error)
+    if "UP" not in ping:
+        yield Finding("Slurm", "fail", ping, "log in to a node that submits jobs, or ask the site")
         return
-    yield Finding("Slurm", "ok", ping.splitlines()[0])
+    yield Finding("Slurm", "ok", ping)
     user = _ask("id", "-un") or ""
-    known = _lines(_ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account,qos"))
-    accounts = sorted({line.split("|")[0] for line in known})
+    accounts = _told(lambda: site.accounts(user))
     if slurm.account is None:
         todo = f"export SBATCH_ACCOUNT=..., one of: {', '.join(accounts) or 'none known'}"
         yield Finding("account", "fail", "none is set", todo)
@@ -90,29 +93,27 @@ def _slurm(slurm: Slurm) -> Iterator[Finding]:
         yield Finding("account", "fail", f"{user} may not use {slurm.account}", todo)
     else:
         yield Finding("account", "ok", slurm.account)
-    partitions = {line.rstrip("*") for line in _lines(_ask("sinfo", "-h", "-o", "%P"))}
+    partitions = {partition.name: partition for partition in _told(site.partitions)}
     for name in dict.fromkeys([slurm.partition, slurm.gpu_partition or slurm.partition]):
-        if name in partitions:
-            yield Finding(
-                f"partition {name}", "ok", _ask("sinfo", "-h", "-p", name, "-o", "%a, %D nodes, %c CPUs") or ""
-            )
+        if found := partitions.get(name):
+            yield Finding(f"partition {name}", "ok", f"{found.state}, {found.nodes} nodes, {found.cores} CPUs")
         else:
             todo = f"one of: {', '.join(sorted(partitions))}"
             yield Finding(f"partition {name}", "fail", "Slurm does not know it", todo)
     if slurm.qos:
-        every = _lines(_ask("sacctmgr", "-nP", "show", "qos", "format=name"))
+        every = _told(site.qualities)
         ok = slurm.qos in every
         yield Finding(f"qos {slurm.qos}", "ok" if ok else "fail", "known" if ok else "Slurm does not know it",
                       "" if ok else f"one of: {', '.join(every)}")  # fmt: skip
-    age = re.search(r"MinJobAge\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "")
-    if age is None:
+    age_s = next(iter(_told(site.least_job_age_s)), None)
+    if age_s is None:
         yield Finding("MinJobAge", "note", "Slurm does not tell", "")
     else:
-        enough = int(age[1]) >= LEAST_MIN_JOB_AGE_S
+        enough = age_s >= LEAST_MIN_JOB_AGE_S
         todo = (
             "" if enough else "squeue forgets jobs before they are looked at: lower slurm-init-seconds in the profile"
         )
-        yield Finding("MinJobAge", "ok" if enough else "fail", f"{age[1]} s", todo)
+        yield Finding("MinJobAge", "ok" if enough else "fail", f"{age_s} s", todo)
 
 
 def _inside_job(system: System, name: str) -> list[Finding]:
@@ -183,8 +184,12 @@ def _ask(*argv: str) -> str | None:
         return None
 
 
-def _lines(text: str | None) -> list[str]:
-    return [line.strip() for line in (text or "").splitlines() if line.strip()]
+def _told(question: Callable[[], list[Value]]) -> list[Value]:
+    """Return what Slurm answers, nothing where it does not."""
+    try:
+        return question()
+    except SlurmError:
+        return []
 
 
 if __name__ == "__main__":

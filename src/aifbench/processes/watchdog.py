@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Self
+
+from aifbench.processes.identity import stat_fields
 
 GRACE_S = 5.0
 
@@ -57,15 +58,8 @@ class Watchdog:
 
 def members(session: int) -> list[int]:
     """Return the live processes of a session, whatever group they are in."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(errors="replace").rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            continue
-        if fields[0] not in {"Z", "X"} and int(fields[3]) == session:
-            found.append(int(path.parent.name))
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [pid for pid in pids if (fields := stat_fields(pid)) is not None and int(fields[3]) == session]
 
 
 def end_session(session: int, grace_s: float) -> None:

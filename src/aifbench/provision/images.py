@@ -22,8 +22,8 @@ import yaml
 import aifbench
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
+from aifbench.files.written import atomic_write
 from aifbench.processes.containers import sif_sha256
-from aifbench.records.store import atomic_write
 
 ROOT = Path(aifbench.__file__).resolve().parents[2]
 DEFINITIONS = ROOT / "containers"

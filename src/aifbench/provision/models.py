@@ -20,11 +20,11 @@ from aifbench.core.system import System
 from aifbench.engines.llamacpp import model_path
 from aifbench.engines.ollama import command, manifest
 from aifbench.engines.settings import Ollama
+from aifbench.files.written import atomic_write
 from aifbench.load.fetch import ask_json
 from aifbench.load.http import Target
 from aifbench.processes.containers import Containers
 from aifbench.processes.process import Group, free_port
-from aifbench.records.store import atomic_write
 
 HOST = "127.0.0.1"
 READY_S = 120.0

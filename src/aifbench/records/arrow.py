@@ -21,6 +21,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from aifbench.core.damage import Damaged
+from aifbench.files.written import replaced
 
 __all__ = ["open_parquet", "pa", "pq", "read_parquet", "write_parquet"]
 
@@ -58,22 +59,14 @@ def read_parquet(path: Any) -> Any:
 
 def write_parquet(table: Any, path: Path) -> None:
     """Replace a Parquet file, with its checksum, so that a reader or a crash sees the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        with temporary.open("rb+") as file:
-            begin = _footer(file)
-            mark = b"sum:%08x" % _checksum(file, begin)
-            file.seek(begin)
-            footer = file.read()
-            file.seek(begin)
-            file.write(mark + footer)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replaced(path) as file:
+        pq.write_table(table, file, compression="zstd")
+        begin = _footer(file)
+        mark = b"sum:%08x" % _checksum(file, begin)
+        file.seek(begin)
+        footer = file.read()
+        file.seek(begin)
+        file.write(mark + footer)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from aifbench.slurm import job as nodes
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import read_beneath
+from aifbench.files.written import write_beneath
+from aifbench.processes.identity import alive, identity
+from aifbench.slurm.ask import SlurmError
+from aifbench.slurm.queue import job_lives
+
+MOST_BYTES = 1 << 16
+"""Of a lock."""
 
 
 class Locked(Exception):
@@ -34,41 +40,36 @@ class OwnerLock:
 
     def acquire(self) -> None:
         """Take the lock. Raises `Locked` with who holds it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        mine = orjson.dumps(_identity(os.getpid()))
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = orjson.dumps({**identity(os.getpid()), "slurm_job": os.environ.get("SLURM_JOB_ID")})
         while not self._held:
-            # Written aside and linked: the lock never exists without its content, and link() fails if it exists.
-            aside = self._path.with_name(f".owner.{os.getpid()}")
-            aside.write_bytes(mine)
             try:
-                os.link(aside, self._path)
+                write_beneath(folder, self._path.name, data=mine, new=True)
                 self._held = True
             except FileExistsError:
                 self._take_over_or_refuse()
-            finally:
-                aside.unlink()
 
     def _take_over_or_refuse(self) -> None:
         try:
-            content = self._path.read_bytes()
-            owner = orjson.loads(content)
+            owner = orjson.loads(read_beneath(self._path.parent, self._path.name, most=MOST_BYTES))
+        except Unreadable as error:
+            raise Locked(f"{self._path} {error.problem}; if nobody measures here, delete it") from None
         except FileNotFoundError:
             return
         except orjson.JSONDecodeError:
             owner = {}
-        except OSError as error:
-            raise Locked(f"{self._path} cannot be read: {error.strerror}; if nobody measures here, delete it") from None
         owner = owner if isinstance(owner, dict) else {}
-        lives, job = lives_here(owner), owner.get("slurm_job")
+        lives, job = alive(owner), owner.get("slurm_job")
         job = job if isinstance(job, str) else None
         if lives:
             raise Locked(f"process {owner['pid']} on this host is running it", job)
-        if lives is None and owner.get("host"):
+        if lives is None:
             if not job:
                 raise Locked(f"host {owner['host']} owns it; if its process is gone, delete {self._path}")
             try:
-                lives = nodes.job_lives(job)
-            except nodes.NodesError as error:
+                lives = job_lives(job)
+            except SlurmError as error:
                 told = f"host {owner['host']} owns it (Slurm job {job}), and Slurm does not say whether that lives"
                 raise Locked(f"{told} ({error}); if it is gone, delete {self._path}") from None
             if lives:
@@ -84,20 +85,3 @@ class OwnerLock:
         if self._held:
             self._path.unlink(missing_ok=True)
             self._held = False
-
-
-def lives_here(owner: dict[str, Any]) -> bool | None:
-    """Return whether the process that a lock names lives; None when it is one of another host."""
-    if owner.get("host") != socket.gethostname():
-        return None
-    pid, started = owner.get("pid"), owner.get("started")
-    return isinstance(pid, int) and started is not None and _identity(pid)["started"] == started
-
-
-def _identity(pid: int) -> dict[str, Any]:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        started = stat.rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        started = None
-    return {"pid": pid, "started": started, "host": socket.gethostname(), "slurm_job": os.environ.get("SLURM_JOB_ID")}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from aifbench.core.damage import Damaged
 from aifbench.core.records import CaseRecord
 from aifbench.core.repetitions import Repetitions
-from aifbench.files import is_name
+from aifbench.files.beneath import is_name
 from aifbench.records.reading import Reader, check_version
 
 FILE = "plan.json"

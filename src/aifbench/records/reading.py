@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from aifbench.core.damage import Damage, Damaged
 from aifbench.core.records import SCHEMA_VERSION
-from aifbench.files import Unreadable, list_beneath, open_beneath, read_beneath
+from aifbench.files.beneath import Unreadable, list_beneath, open_beneath
+from aifbench.files.bounded import read_beneath
 from aifbench.records.arrow import open_parquet, pa
 from aifbench.records.sealed import unseal
 

@@ -28,7 +28,7 @@ import orjson
 
 from aifbench.core.damage import Damage, Damaged
 from aifbench.core.records import BatchRecord, CaseRecord, RawRef
-from aifbench.files import write_beneath
+from aifbench.files.written import atomic_write
 from aifbench.records.arrow import open_parquet, pa, read_parquet, write_parquet
 from aifbench.records.reading import Reader, fitted, within_bounds
 from aifbench.records.sealed import is_sealed, seal, unseal
@@ -283,7 +283,7 @@ class BatchStore:
         self._compact_raw()
         aside = self.folder / "set-aside" / name
         aside.mkdir(parents=True)
-        (aside / "cases.jsonl").write_bytes(b"".join(going))
+        atomic_write(aside / "cases.jsonl", b"".join(going))
         if self.raw_path.exists():
             table = read_parquet(self.raw_path)
             gone = pa.compute.is_in(table["case"], pa.array(sorted(cases)))
@@ -390,12 +390,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     yield orjson.loads(line)
     except FileNotFoundError:
         return
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old or the new content and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_beneath(path.parent, path.name, data=data)
 
 
 def _append(path: Path, value: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifbench.records.store import atomic_write
+from aifbench.files.written import atomic_write
 from aifbench.registry import benchmarks
 from aifbench.report.charts import SPECS, Chart, Panel, Point, Series, Spec, build, chart_specs
 from aifbench.report.load import Case, Results

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import orjson
 
 from aifbench.core.states import STATES
+from aifbench.files.written import atomic_write
 from aifbench.log.writer import WARNING
-from aifbench.records.store import atomic_write
 from aifbench.registry import benchmarks
 from aifbench.report import problems
 from aifbench.report.charts import Chart, metric_name

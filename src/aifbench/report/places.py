@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from aifbench.core.records import BatchRecord, Invocation
-from aifbench.files import read_beneath
+from aifbench.files.bounded import read_beneath
 from aifbench.records.planned import Planned
 
 if TYPE_CHECKING:

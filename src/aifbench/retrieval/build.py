@@ -6,18 +6,16 @@ index can be told from that of building it.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 import orjson
 
 from aifbench.core.errors import ConfigError
+from aifbench.files.written import atomic_write, replaced
 from aifbench.retrieval import datasets
 from aifbench.retrieval.params import MetricName, RetrievalParams
 from aifbench.retrieval.search import available_cores
@@ -43,10 +41,11 @@ def build(params: RetrievalParams, folder: Path) -> None:
     added = time.perf_counter()
     index.add(dataset.corpus)
     add_s = time.perf_counter() - added
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / INDEX, lambda name: faiss.write_index(index, name))
-    _replace(folder / CORPUS, lambda name: _save(name, dataset.corpus))
-    _replace(folder / QUERIES, lambda name: _save(name, dataset.queries))
+    with replaced(folder / INDEX) as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # not in its stubs
+    for name, array in ((CORPUS, dataset.corpus), (QUERIES, dataset.queries)):
+        with replaced(folder / name) as file:
+            np.save(file, array)
     facts = {
         "train_s": train_s,
         "add_s": add_s,
@@ -54,25 +53,13 @@ def build(params: RetrievalParams, folder: Path) -> None:
         "index_bytes": (folder / INDEX).stat().st_size,
         "card": datasets.card(dataset),
     }
-    _replace(folder / FACTS, lambda name: Path(name).write_bytes(orjson.dumps(facts)))
+    atomic_write(folder / FACTS, orjson.dumps(facts))
 
 
 def faiss_metric(metric: MetricName) -> int:
     """Return FAISS's constant; under `cosine` all vectors have length 1, so that it is the inner product."""
     constant: int = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     return constant
-
-
-def _save(name: str, array: datasets.Matrix) -> None:
-    with open(name, "wb") as file:
-        np.save(file, array)
-
-
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
-    """Write a file under another name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(str(temporary))
-    temporary.replace(path)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.checks.recall import Floats, exact_distances
+from aifbench.files.written import replaced
 from aifbench.retrieval.datasets import Matrix, digest
 from aifbench.retrieval.forks import Child, ChildFailed
 from aifbench.retrieval.params import MetricName
@@ -139,9 +140,7 @@ def _read(path: Path, origin: Origin) -> Truth:
 
 
 def _write(path: Path, origin: Origin, truth: Truth) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with replaced(path) as file:
         np.savez(
             file,
             origin=json.dumps(asdict(origin)),
@@ -149,4 +148,3 @@ def _write(path: Path, origin: Origin, truth: Truth) -> None:
             distances=truth.distances,
             audited=truth.audited,
         )
-    temporary.replace(path)

@@ -40,6 +40,7 @@ from aifbench.core.records import (
 )
 from aifbench.core.states import state_of
 from aifbench.core.units import duration
+from aifbench.files.written import atomic_write
 from aifbench.log.writer import ERROR, INFO, WARNING, BatchLog
 from aifbench.machine.environment import environment
 from aifbench.machine.provenance import provenance
@@ -48,13 +49,14 @@ from aifbench.processes.process import Group, free_port
 from aifbench.processes.watchdog import Watchdog
 from aifbench.records.lock import Locked, OwnerLock
 from aifbench.records.reading import Reader, fitted
-from aifbench.records.store import BatchStore, atomic_write, typed_columns
+from aifbench.records.store import BatchStore, typed_columns
 from aifbench.registry import benchmarks
 from aifbench.runner.console import Console
 from aifbench.runner.rounds import WorkerProcess
 from aifbench.sampling.companion import ClientNodeSamples
 from aifbench.sampling.sampler import Sampler
 from aifbench.slurm import job as nodes
+from aifbench.slurm.ask import SlurmError
 from aifbench.stats.intervals import mean_interval
 
 LOCK_POLL_S = 2.0
@@ -302,7 +304,7 @@ class BatchRun:
             if self._setup.nodes() > 1:
                 self.client_node = nodes.second_node()
                 self.server_host = nodes.address(nodes.own_node() or "")
-        except nodes.NodesError as error:
+        except SlurmError as error:
             raise _Ended("config_error", str(error)) from None
         self.where = Where(
             node=nodes.own_node() or socket.gethostname(),

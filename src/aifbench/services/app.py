@@ -13,17 +13,15 @@ from typing import Any
 import anyio
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from aifbench.services.guard import SESSION, Guard, needs
 from aifbench.services.peers import peer_of
-from aifbench.services.problems import RESPONSES, Problem, Refused
+from aifbench.services.problems import RESPONSES, Problem, answer_problems
 from aifbench.services.service import PREFIX, Service
 from aifbench.services.settings import Settings
 from aifbench.services.tokens import Tokens
@@ -86,10 +84,7 @@ def create_app(
     app.state.streams = set()
     tokens = tokens or Tokens(settings.state)
     app.add_middleware(Guard, tokens=tokens, port_tokens=port_tokens, limits=settings.limits)
-    app.add_exception_handler(Problem, _answer)
-    app.add_exception_handler(Refused, _answer)
-    app.add_exception_handler(HTTPException, _plain)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    answer_problems(app)
     for service in services:
         app.include_router(service.router)
     _own_routes(app, services)
@@ -201,20 +196,3 @@ def _own_metrics(app: FastAPI) -> Iterable[Metric]:
         "aif_build", "Version of the running package.", {"version": app.version, "python": platform.python_version()}
     )
     yield GaugeMetricFamily("aif_sse_subscribers", "Open event streams.", len(app.state.streams))
-
-
-async def _answer(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem | Refused)
-    return error.response()
-
-
-async def _plain(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return Problem(error.status_code, str(error.detail), dict(error.headers or {})).response()
-
-
-async def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return Problem(422, f"{field}: {first['msg'].removeprefix('Value error, ')}", field=field).response()

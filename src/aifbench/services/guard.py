@@ -124,7 +124,7 @@ class Bucket:
 class Guard:
     """The ASGI layer. Refuses by Host, method, Origin, rate and size; finds out who asks; adds security headers."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, port_tokens: Tokens | None, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, port_tokens: Tokens | None, limits: Limits) -> None:
         self.app, self._tokens, self._port_tokens, self._limits = app, tokens, port_tokens, limits
         self._friends = Bucket(limits.requests_per_s, limits.requests_burst)
         self._ourselves = Bucket(limits.strangers_per_s, limits.strangers_burst)
@@ -170,8 +170,8 @@ class Guard:
         kind, value = _credentials(Headers(scope=scope))
         peer = peer_of(scope)
         tokens = self._port_tokens if peer.port else self._tokens
-        if tokens is None:
-            return Caller()
+        if tokens is None:  # of a socket without tokens the kernel alone says who asks
+            return Caller(frozenset({"read"}) if peer.own and not peer.port else frozenset())
         if kind == "bearer":
             return Caller(tokens.scopes(value.encode()))
         signature = Signature.parse(value) if kind == SIGNED else None

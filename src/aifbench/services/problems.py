@@ -6,6 +6,9 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 
@@ -73,3 +76,28 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"description": "It cannot be done now, and why.", "content": _CONTENT},
 }
 """What every route may answer besides its own, for the OpenAPI document."""
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Let an application answer with the problem that a request has."""
+    app.add_exception_handler(Problem, _answer)
+    app.add_exception_handler(Refused, _answer)
+    app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+
+async def _answer(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem | Refused)
+    return error.response()
+
+
+async def _plain(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Problem(error.status_code, str(error.detail), dict(error.headers or {})).response()
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return Problem(422, f"{field}: {first['msg'].removeprefix('Value error, ')}", field=field).response()

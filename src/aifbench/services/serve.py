@@ -71,7 +71,7 @@ def bind_unix(path: Path) -> tuple[socket.socket, int]:
         except OSError:
             raise ConfigError(str(path), None, "a server of yours has this socket; end it, or use --socket") from None
         _remove_dead(path)
-        return _bind_private(path), lock
+        return bind_private(path), lock
     except BaseException:
         os.close(lock)
         raise
@@ -96,7 +96,8 @@ def _remove_dead(path: Path) -> None:
     raise ConfigError(str(path), None, "another program listens on this socket; end it, or use --socket")
 
 
-def _bind_private(path: Path) -> socket.socket:
+def bind_private(path: Path) -> socket.socket:
+    """Bind a listening socket with mode 0600. Raises ConfigError when something is there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -197,9 +198,10 @@ async def _run(
     listeners: list[socket.socket],
     tell: Callable[[Tokens, Tokens | None, int], None],
 ) -> None:
-    _quiet_logging()
+    quiet_logging()
     services = make_services(settings, names)
-    ended = _obey_signals(services)
+    ended = end_on(signal.SIGINT, signal.SIGTERM)
+    _reload_on_hangup(services)
     async with running(services):  # a service that cannot work refuses before there are tokens and an address
         tokens = Tokens(settings.state)
         ports = [listener.getsockname()[1] for listener in listeners if listener.family == socket.AF_INET]
@@ -208,11 +210,16 @@ async def _run(
             if port_tokens is not None:
                 held.callback(port_tokens.forget)
             app = create_app(settings, services, tokens, port_tokens)
-            server = Server(_config(app, settings.limits))
-            ending = asyncio.create_task(_end(ended, server, app))
             tell(tokens, port_tokens, ports[0] if ports else 0)
-            await server.serve(sockets=listeners)
-            ending.cancel()
+            await carry(app, listeners, settings.limits, ended)
+
+
+async def carry(app: FastAPI, listeners: list[socket.socket], limits: Limits, ended: asyncio.Event) -> None:
+    """Answer requests on these sockets until `ended` is set; open streams get their end."""
+    server = Server(_config(app, limits))
+    ending = asyncio.create_task(_end(ended, server, app))
+    await server.serve(sockets=listeners)
+    ending.cancel()
 
 
 def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
@@ -232,10 +239,16 @@ def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
     )
 
 
-def _obey_signals(services: Sequence[Service]) -> asyncio.Event:
-    """Reload on SIGHUP; return what SIGINT and SIGTERM set."""
-    loop = asyncio.get_running_loop()
+def end_on(*numbers: signal.Signals) -> asyncio.Event:
+    """Return what these signals set."""
     ended = asyncio.Event()
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
+
+
+def _reload_on_hangup(services: Sequence[Service]) -> None:
+    loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -244,10 +257,7 @@ def _obey_signals(services: Sequence[Service]) -> asyncio.Event:
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
-    loop.add_signal_handler(signal.SIGINT, ended.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    return ended
 
 
 async def _end(ended: asyncio.Event, server: uvicorn.Server, app: FastAPI) -> None:
@@ -267,10 +277,11 @@ class _OneLine(logging.Formatter):
         )
 
 
-def _quiet_logging() -> None:
+def quiet_logging() -> None:
+    """Let a stranger's nonsense fill no disk: one line per error, none per request."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    levels = {"uvicorn": logging.ERROR, "aifbench.services": logging.WARNING}  # a stranger's nonsense fills no disk
+    levels = {"uvicorn": logging.ERROR, "aifbench.services": logging.WARNING}
     for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

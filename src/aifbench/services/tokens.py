@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aifbench.core.errors import ConfigError
+from aifbench.files.written import write_beneath
 from aifbench.services.settings import private_folder
 
 GRANTS = {
@@ -141,14 +142,11 @@ def _remove(folder: Path) -> None:
 
 
 def _read_or_make(file: Path) -> bytes:
+    token = secrets.token_urlsafe(32).encode()
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        write_beneath(file.parent, file.name, data=token + b"\n", new=True, mode=0o600)
     except FileExistsError:
         return _read(file)
-    token = secrets.token_urlsafe(32).encode()
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(token + b"\n")
-        os.fsync(descriptor)
     return token
 
 

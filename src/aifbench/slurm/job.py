@@ -1,19 +1,13 @@
-"""The nodes of the Slurm job that a batch runs in. Where there is no Slurm, there is one node."""
+"""The Slurm job that a batch runs in, and its nodes. Where there is no Slurm, there is one node."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 from datetime import datetime
 from typing import Any
 
-_TIMEOUT_S = 30
-LIVE = "PENDING,CONFIGURING,RUNNING,COMPLETING,SUSPENDED,STOPPED,SIGNALING,STAGE_OUT"
-
-
-class NodesError(Exception):
-    """The job does not have the nodes that the batch needs; the message is one line."""
+from aifbench.slurm.ask import SlurmError, ask
 
 
 def own_node() -> str | None:
@@ -48,26 +42,26 @@ def _number(name: str) -> int | None:
 
 
 def second_node() -> str:
-    """Return a node of this job that is not this one. Raises `NodesError`.
+    """Return a node of this job that is not this one. Raises `SlurmError`, also when there is none.
 
     Inside a step, SLURM_JOB_NODELIST names the nodes of the step: the job's own are asked for.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
-        raise NodesError("topology two-node needs a Slurm job of two nodes, and this is none")
-    listed = _ask("squeue", "--noheader", "--jobs", job, "--format", "%N")
-    others = [name for name in _ask("scontrol", "show", "hostnames", listed).split() if name != own_node()]
+        raise SlurmError("topology two-node needs a Slurm job of two nodes, and this is none", "refused")
+    listed = ask("squeue", "--noheader", "--jobs", job, "--format", "%N").strip()
+    others = [name for name in ask("scontrol", "show", "hostnames", listed).split() if name != own_node()]
     if not others:
-        raise NodesError(f"topology two-node needs two nodes, but job {job} has only {listed}")
+        raise SlurmError(f"topology two-node needs two nodes, but job {job} has only {listed}", "refused")
     return others[0]
 
 
 def address(node: str) -> str:
-    """Return the address at which other nodes of the cluster reach `node`. Raises `NodesError`."""
-    found = re.search(r"\bNodeAddr=(\S+)", _ask("scontrol", "show", "node", node))
-    if found is None:
-        raise NodesError(f"Slurm does not tell the address of node {node}")
-    return found[1]
+    """Return the address at which other nodes of the cluster reach `node`. Raises `SlurmError`."""
+    match = re.search(r"\bNodeAddr=(\S+)", ask("scontrol", "show", "node", node))
+    if match is None:
+        raise SlurmError(f"Slurm does not tell the address of node {node}", "refused")
+    return match[1]
 
 
 def job_end() -> float | None:
@@ -76,31 +70,12 @@ def job_end() -> float | None:
     if not job:
         return None
     try:
-        return datetime.fromisoformat(_ask("squeue", "--noheader", "--jobs", job, "--format", "%e")).timestamp()
-    except (NodesError, ValueError):
+        return datetime.fromisoformat(ask("squeue", "--noheader", "--jobs", job, "--format", "%e").strip()).timestamp()
+    except (SlurmError, ValueError):
         return None
-
-
-def job_lives(job: str) -> bool:
-    """Return whether a Slurm job waits, runs or is ending. Raises `NodesError` when Slurm does not answer."""
-    try:
-        return bool(_ask("squeue", "--noheader", "--jobs", job, "--states", LIVE, "--format", "%T"))
-    except NodesError as error:
-        if "Invalid job id" in str(error):  # so old that the controller has forgotten it
-            return False
-        raise
 
 
 def on_node(node: str, argv: list[str]) -> list[str]:
     """Return the command that runs `argv` on another node of this job, as a step beside the batch's own."""
     one = ["--nodes=1", "--ntasks=1", f"--nodelist={node}"]
     return ["srun", "--overlap", *one, "--unbuffered", "--kill-on-bad-exit=1", *argv]
-
-
-def _ask(*argv: str) -> str:
-    try:
-        answer = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = " ".join(str(getattr(error, "stderr", "") or error).split())
-        raise NodesError(f"{argv[0]}: {said}") from None
-    return answer.stdout.strip()

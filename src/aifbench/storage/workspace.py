@@ -6,13 +6,13 @@ import json
 import os
 import re
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from aifbench.processes.identity import alive, identity
 
 PREFIX = "aifbench-storage-"
 MARKER = "owner.json"
@@ -48,7 +48,7 @@ def workspace(target: Path, owner: str, log: Callable[[int, str], None]) -> Iter
     try:
         with held_signals():
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target))
-            (folder / MARKER).write_text(json.dumps(_identity(owner)))
+            (folder / MARKER).write_text(json.dumps({"owner": owner, **identity(os.getpid())}))
         yield folder
     finally:
         with held_signals():
@@ -87,39 +87,11 @@ def remove_leftovers(target: Path, owner: str) -> int:
     for folder in target.glob(f"{PREFIX}*"):
         try:
             marker = json.loads((folder / MARKER).read_text())
-            abandoned = marker["owner"] == owner and marker["host"] == socket.gethostname() and not _alive(marker)
+            abandoned = marker["owner"] == owner and type(marker["pid"]) is int and alive(marker) is False
             removed += abandoned and remove(folder)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not ours, being made, or being removed
     return removed
-
-
-def _identity(owner: str) -> dict[str, Any]:
-    pid = os.getpid()
-    return {
-        "owner": owner,
-        "host": socket.gethostname(),
-        "boot": _boot_id(),
-        "pid": pid,
-        "start_ticks": _start_ticks(pid),
-    }
-
-
-def _alive(marker: dict[str, Any]) -> bool:
-    """A process is known by its pid and its start; both can be the same only within one boot."""
-    return bool(marker["boot"] == _boot_id() and _start_ticks(int(marker["pid"])) == marker["start_ticks"])
-
-
-def _start_ticks(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _sync(directory: Path) -> None:

@@ -5,24 +5,20 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from aifbench.core.records import Invocation
+from aifbench.files.written import atomic_write
 from aifbench.records.reading import Reader
 from aifbench.records.sealed import seal
-from aifbench.records.store import BatchStore, atomic_write
+from aifbench.records.store import BatchStore
+from aifbench.slurm.accounting import accounted
 
 FILE = "jobs.json"
 LOST = "what Slurm accounted; delete it, and Slurm is asked again"
-FIELDS = ("JobIDRaw", "State", "ElapsedRaw", "NNodes", "ConsumedEnergyRaw")
-UNENDED = {"PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED"}
-_AT_ONCE = 500
-_TIMEOUT_S = 60
 
 
 def slurm_job(invocation: Invocation) -> str | None:
@@ -46,8 +42,7 @@ def account(results: Path, out: Path | None = None) -> None:
     records = [record for store in stores if (record := store.read_record()) is not None]
     ids = {job for record in records for invocation in record.invocations if (job := slurm_job(invocation))}
     asked = sorted(job for job in ids if not known.get(job, {}).get("ended"))
-    for start in range(0, len(asked), _AT_ONCE):
-        known |= _ask(asked[start : start + _AT_ONCE])
+    known |= accounted(asked)
     if known:
         text = orjson.dumps(known, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         atomic_write((out or results) / FILE, seal(text))
@@ -75,33 +70,3 @@ def _is_job(told: Any) -> bool:
         return False
     numbers = [told.get(name) for name in ("elapsed_s", "nodes", "energy_j")]
     return all(one is None or (isinstance(one, int | float) and 0 <= one < 1e15) for one in numbers)
-
-
-def _ask(jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", ",".join(jobs)]
-    try:
-        answer = subprocess.run(
-            [*command, "--format", ",".join(FIELDS)], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return parse(answer.stdout)
-
-
-def parse(text: str) -> dict[str, dict[str, Any]]:
-    """Return the jobs of `sacct --parsable2` with `FIELDS`; lines that are none of a job are left out."""
-    found = {}
-    for line in text.splitlines():
-        cells = line.split("|")
-        if len(cells) != len(FIELDS) or not cells[0].isdigit():
-            continue
-        job, state, elapsed, nodes, energy = cells
-        state = state.split(maxsplit=1)[0] if state else "UNKNOWN"  # CANCELLED by 1234
-        found[job] = {
-            "state": state,
-            "ended": state not in UNENDED,
-            "elapsed_s": int(elapsed) if elapsed.isdigit() else None,
-            "nodes": int(nodes) if nodes.isdigit() else None,
-            "energy_j": int(energy) or None if energy.isdigit() else None,
-        }
-    return found

@@ -25,10 +25,11 @@ from aifbench.checks.contamination import ForeignCpu, contamination_notes
 from aifbench.core.damage import Damage
 from aifbench.core.records import BatchRecord, CaseRecord, Metric
 from aifbench.core.states import STATES, counted, state_of
+from aifbench.files.written import atomic_write
 from aifbench.records.arrow import pa, write_parquet
 from aifbench.records.planned import NOT_TOLD, PlannedCase, read_plan
 from aifbench.records.reading import Reader
-from aifbench.records.store import SAMPLE, BatchStore, atomic_write
+from aifbench.records.store import SAMPLE, BatchStore
 from aifbench.stats.intervals import mean_interval
 from aifbench.tables.accounting import jobs_in
 

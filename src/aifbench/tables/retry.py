@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aifbench.core.damage import Damage
 from aifbench.core.errors import ConfigError
-from aifbench.files import Unreadable, list_beneath
+from aifbench.files.beneath import Unreadable, list_beneath
 from aifbench.records.lock import Locked, OwnerLock
 from aifbench.records.store import BatchStore
 from aifbench.tables.collect import Tables

@@ -11,18 +11,10 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from aifbench.files import (
-    Root,
-    Tail,
-    Unreadable,
-    append_beneath,
-    folder_beneath,
-    json_beneath,
-    read_beneath,
-    stat_beneath,
-    tail_beneath,
-    write_beneath,
-)
+from aifbench.files.beneath import Unreadable, folder_beneath, folders_beneath, stat_beneath
+from aifbench.files.bounded import end_beneath, json_beneath, read_beneath
+from aifbench.files.tail import Tail
+from aifbench.files.written import append_beneath, write_beneath
 
 SMALL_BYTES = 1 << 16
 REQUEST_BYTES = 4 << 20
@@ -86,7 +78,7 @@ class RunFolder:
     def said(self) -> str:
         """Return the last lines of Snakemake's log, without terminal codes; empty when it is not there."""
         try:
-            data, more = tail_beneath(self.results, self.run, LAUNCH, "snakemake.log", most=TAIL_BYTES)
+            data, more = end_beneath(self.results, self.run, LAUNCH, "snakemake.log", most=TAIL_BYTES)
         except OSError as error:
             self._note(error, LAUNCH, "snakemake.log")
             return ""
@@ -112,7 +104,7 @@ class RunFolder:
 
     def batches(self) -> list[str]:
         """Return the names of the batches that have a folder."""
-        return Root(self.results).folders(self.run, "batches")[0]
+        return folders_beneath(self.results, self.run, "batches")[0]
 
     def make(self) -> None:
         """Make the folder, which must be new, and its `launch`: whatever the umask, others may only read there."""

@@ -27,12 +27,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from aifbench.core.errors import ConfigError
 from aifbench.core.ids import digest
-from aifbench.files import Unreadable, list_beneath
+from aifbench.files.beneath import Unreadable, list_beneath
+from aifbench.files.bounded import json_beneath
+from aifbench.files.written import write_beneath
+from aifbench.processes.identity import alive, identity
 from aifbench.services.client.check import Checked, Checker
-from aifbench.services.client.folder import COMMAND, CONFIG, LAUNCH, REQUEST, RunFolder
-from aifbench.services.client.identity import alive, concerns, identity, read, write
+from aifbench.services.client.folder import COMMAND, CONFIG, LAUNCH, REQUEST, SMALL_BYTES, RunFolder
 from aifbench.services.client.reasons import refuse
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.client.runs import ACTIVE, Runs, owners
@@ -81,7 +85,7 @@ class Launcher:
         name = hashlib.sha256(f"{self.settings.results}\0{key}".encode()).hexdigest()
         wanted = digest(request.model_dump(mode="json"))
         with self._locked(f"key-{int(name[:8], 16) % STRIPES}"):
-            known = read(self._keys / f"{name}.json")
+            known = self._run_of_key(f"{name}.json")
             if known is None:
                 return self._launch(request, self._keys / f"{name}.json")
         if known["request"] != wanted:
@@ -167,7 +171,8 @@ class Launcher:
         try:
             took = self.checker.slow(checked, folder.path / LAUNCH / CONFIG)
             if key is not None:
-                write(key, {"run_id": run, "request": digest(request.model_dump(mode="json")), "at": _now()})
+                known = {"run_id": run, "request": digest(request.model_dump(mode="json")), "at": _now()}
+                write_beneath(self._keys, key.name, data=orjson.dumps(known))
         except BaseException:
             shutil.rmtree(folder.path)  # its name is new: nothing but what this launch made is in it
             raise
@@ -258,6 +263,14 @@ class Launcher:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _run_of_key(self, name: str) -> dict[str, Any] | None:
+        """Return what is kept of an Idempotency-Key, None where nothing is."""
+        try:
+            known = json_beneath(self._keys, name, most=SMALL_BYTES)
+        except FileNotFoundError:
+            return None
+        return known if isinstance(known, dict) else None
+
     def _forget_old_keys(self) -> None:
         for path in self._keys.glob("*.json"):
             if time.time() - path.stat().st_mtime > KEYS_KEPT_S:
@@ -320,6 +333,19 @@ def _at_work(folder: RunFolder, process: dict[str, Any] | None) -> tuple[list[in
     groups = [process["pid"]] if process is not None and alive(process) else []
     mine, measuring = ([pid for pid in named if concerns(pid, folder.run)] for named in (groups, owners(folder)))
     return mine, measuring
+
+
+def concerns(pid: int, run: str) -> bool:
+    """Return whether a process of this user works at a run, as its command line tells.
+
+    A file that others may have written must not name another process of ours, which would then be ended.
+    """
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        owner = Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return False
+    return owner == os.geteuid() and f"/{run}/".encode() in command
 
 
 def _names(results: Path) -> list[str]:

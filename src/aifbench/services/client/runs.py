@@ -20,14 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from aifbench.files import json_beneath, list_beneath, open_beneath, stat_beneath
-from aifbench.records.lock import lives_here
+from aifbench.files.beneath import list_beneath, open_beneath, stat_beneath
+from aifbench.files.bounded import json_beneath
+from aifbench.files.written import atomic_write
+from aifbench.processes.identity import alive
 from aifbench.services.client.folder import CONFIG, LAUNCH, REQUEST, SMALL_BYTES, RunFolder
-from aifbench.services.client.identity import alive
 from aifbench.services.client.reasons import refuse
 from aifbench.services.client.tally import Tally
 from aifbench.services.ids import is_id
 from aifbench.services.problems import Problem
+from aifbench.services.result_files import entries_beneath
 from aifbench.services.settings import Settings, private_folder
 from aifbench.services.values import LAST_S, listed, mapping, moment, number, text
 
@@ -121,11 +123,7 @@ class Runs:
 
         Raises FileNotFoundError when it is not there, or not one of those.
         """
-        found = []
-        for name, facts in list_beneath(self._root(run, parts), run, *parts):
-            if name.isprintable() and (stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)):
-                found.append((name, None if stat.S_ISDIR(facts.st_mode) else facts.st_size))
-        return sorted(found)
+        return entries_beneath(self._root(run, parts), run, *parts)
 
     def _entries(self) -> list[tuple[str, os.stat_result]]:
         """Return names and facts of the folders of the results; none when those cannot be listed."""
@@ -185,7 +183,7 @@ class Runs:
             if not mark.exists() or mark.read_text() != signature:
                 shutil.rmtree(shadow)
                 _make_report(folder.path, private_folder(shadow))
-                mark.write_text(signature)
+                atomic_write(mark, signature.encode())
 
     def _launched(self, folder: RunFolder, request: dict[str, Any]) -> tuple[State, str]:
         """Return the state of a launched run and a line about it."""
@@ -340,7 +338,7 @@ def owners(folder: RunFolder) -> list[int]:
     for batch in folder.batches():
         with contextlib.suppress(OSError):
             owner = mapping(json_beneath(folder.results, folder.run, "batches", batch, "owner.lock", most=SMALL_BYTES))
-            if lives_here(owner):
+            if alive(owner):
                 found.append(owner["pid"])
     return found
 

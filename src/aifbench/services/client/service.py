@@ -9,18 +9,16 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from html import escape
-from typing import Annotated, Any, BinaryIO, ClassVar
-from urllib.parse import quote
+from typing import Annotated, Any, ClassVar
 from weakref import WeakValueDictionary
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from aifbench.core.errors import ConfigError
 from aifbench.registry import benchmarks
@@ -33,24 +31,10 @@ from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.guard import needs
 from aifbench.services.ids import Id
 from aifbench.services.problems import Problem, Refused, ko_schema
+from aifbench.services.result_files import file_answer, listing, report_answer
 from aifbench.services.service import Service
 from aifbench.services.settings import Settings
 
-REPORT_POLICY = (
-    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""A report has its scripts in itself. In a sandbox it has an origin of its own: it can reach neither page nor token."""
-FILE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""A file of a run is shown and does nothing."""
-HTML = "text/html; charset=utf-8"
-TYPES = {
-    "svg": "image/svg+xml",
-    "json": "application/json",
-    **dict.fromkeys(("jsonl", "log", "txt"), "text/plain; charset=utf-8"),
-    "csv": "text/csv; charset=utf-8",
-}
-"""Types of the files of a run by the end of their name; others are saved."""
 TICKET_S = 3600.0
 MOST_TICKETS = 256
 
@@ -213,7 +197,7 @@ class ClientService(Service):
         @router.get("/runs/{id}/report", dependencies=read, responses=_REPORT, response_class=Response)
         async def report(id: Id) -> Response:
             """The report of a run, whole in itself, of whatever is recorded so far."""
-            return _stream(await run_sync(self.runs.report, id), HTML, REPORT_POLICY)
+            return report_answer(await run_sync(self.runs.report, id))
 
         @router.post("/runs/{id}:ticket", dependencies=read, responses=_answers("not_found"))
         async def ticket(id: Id) -> dict[str, str]:
@@ -228,7 +212,7 @@ class ClientService(Service):
             """The report that a ticket was given for, and the files that it leads to."""
             run = self._run_of(ticket)
             if path == "report/index.html":
-                return _stream(await run_sync(self.runs.report, run), HTML, REPORT_POLICY)
+                return report_answer(await run_sync(self.runs.report, run))
             return await run_sync(self._file, run, path)
 
     def _validate(self, body: bytes, dry_run: bool) -> dict[str, Any]:
@@ -262,8 +246,8 @@ class ClientService(Service):
         *parts, last = path.split("/")
         try:
             if not last:
-                return _listing(path, self.runs.entries(run, parts))
-            return _file_of(last, self.runs.open(run, [*parts, last]))
+                return listing(path, self.runs.entries(run, parts))
+            return file_answer(last, self.runs.open(run, [*parts, last]))
         except FileNotFoundError:
             raise Problem(404, "no such file of this run") from None
 
@@ -291,37 +275,3 @@ def _needs_ticket(run_of: Callable[[str], str]) -> Any:
 
     check.__dict__["scope"] = "read"
     return Depends(check)
-
-
-def _listing(path: str, entries: list[tuple[str, int | None]]) -> Response:
-    """Return a page that lists a folder."""
-    rows = "".join(
-        f'<li><a href="{quote(name)}{"/" if size is None else ""}">{escape(name)}</a>'
-        f"{'' if size is None else f' {size} bytes'}</li>"
-        for name, size in entries
-    )
-    return _page(f"<!doctype html><title>{escape(path)}</title><h1>{escape(path)}</h1><ul>{rows}</ul>".encode())
-
-
-def _file_of(name: str, file: BinaryIO) -> Response:
-    """Return a file as its name says what it is."""
-    return _stream(file, TYPES.get(name.rpartition(".")[2], "application/octet-stream"), FILE_POLICY)
-
-
-def _stream(file: BinaryIO, kind: str, policy: str) -> Response:
-    """Return a file, which is read while it is sent, to the size that it has now."""
-    size = os.fstat(file.fileno()).st_size
-
-    def parts() -> Iterator[bytes]:
-        with file:
-            left = size
-            while left and (part := file.read(min(left, 1 << 20))):
-                left -= len(part)
-                yield part
-
-    headers = {"content-length": str(size), "content-security-policy": policy}
-    return StreamingResponse(parts(), media_type=kind, headers=headers)
-
-
-def _page(content: bytes) -> Response:
-    return Response(content, media_type=HTML, headers={"content-security-policy": REPORT_POLICY})

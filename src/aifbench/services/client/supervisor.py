@@ -20,8 +20,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aifbench.processes.identity import identity
 from aifbench.services.client.folder import COMMAND, LAUNCH, RunFolder
-from aifbench.services.client.identity import identity
+from aifbench.slurm.queue import cancel_named
 
 POLL_S = 1.0
 """Between two looks for `cancel.json`."""
@@ -85,10 +86,7 @@ def end_group(pid: int, number: signal.Signals) -> None:
 
 def cancel_left(folder: RunFolder) -> None:
     """Cancel the jobs in Slurm that the run of a folder has left."""
-    if names := folder.slurm_runs():
-        from aifbench.services.client.slurm import cancel_jobs
-
-        cancel_jobs(names)
+    cancel_named(folder.slurm_runs())
 
 
 def _end(folder: RunFolder, code: int | None) -> None:

@@ -6,7 +6,6 @@ a report says of a case may be less: it also reads the operations.
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +14,9 @@ from typing import Any, Literal
 from aifbench.core.records import CaseRecord, Validity
 from aifbench.core.repetitions import Repetitions
 from aifbench.core.states import STATES, state_of
-from aifbench.files import (
-    Root,
-    Signature,
-    Tail,
-    Unreadable,
-    folder_beneath,
-    is_name,
-    open_file,
-    parse,
-    read_beneath,
-    signature,
-    stat_beneath,
-)
+from aifbench.files.beneath import Signature, Unreadable, folder_beneath, is_name, signature, stat_beneath
+from aifbench.files.bounded import end_beneath, parse, read_beneath
+from aifbench.files.tail import Tail
 from aifbench.records.sealed import is_sealed
 from aifbench.services.values import listed, mapping, number, text
 
@@ -188,20 +177,11 @@ class Tally:
     def _check_raw(self, known: _Batch, name: str) -> None:
         """Look whether the file of all operations is whole, by its end. Without it, nothing of the batch is valid."""
         try:
-            with Root(self._results).folder(self._run, "batches", name, RAW[0]) as folder:
+            with folder_beneath(self._results, self._run, "batches", name, RAW[0]) as folder:
                 found = signature(folder, RAW[1])
-                if found == known.raw:
-                    return
-                known.raw = found
-                file = open_file(folder, RAW[1])
-                if file is None:
-                    known.raw_is_cut = False
-                    return
-                try:
-                    size = os.fstat(file).st_size
-                    known.raw_is_cut = size < len(_END) or os.pread(file, len(_END), size - len(_END)) != _END
-                finally:
-                    os.close(file)
+                if found != known.raw:
+                    known.raw = found
+                    known.raw_is_cut = found is not None and end_beneath(folder, RAW[1], most=len(_END))[0] != _END
         except OSError:
             known.raw, known.raw_is_cut = None, False
 

@@ -27,7 +27,9 @@ from pydantic import (
 )
 
 from aifbench.core.errors import ConfigError
-from aifbench.files import Unreadable, json_beneath, write_beneath
+from aifbench.files.beneath import Unreadable
+from aifbench.files.bounded import json_beneath
+from aifbench.files.written import write_beneath
 from aifbench.files.yamlfile import read_mapping
 from aifbench.load.urls import Address, UrlError, parse, shown
 from aifbench.log.levels import LARGEST_FILE, MATCHED, Fields, Rule, Threshold, threshold

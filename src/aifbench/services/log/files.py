@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import orjson
+from typing import BinaryIO
 
 from aifbench.core.errors import ConfigError
-from aifbench.files import LONGEST_LINE
+from aifbench.files.tail import LONGEST_LINE
 from aifbench.services.settings import private_folder
 
 NAME = "statements.jsonl"
@@ -122,40 +120,6 @@ def backwards(file: BinaryIO) -> Iterator[bytes]:
             rest = b""
     if rest:
         yield rest
-
-
-def search(
-    lines: Iterable[bytes],
-    parse: Callable[[bytes], dict[str, Any] | None],
-    wanted: Callable[[dict[str, Any]], bool],
-    most: int,
-    most_bytes: int,
-) -> tuple[list[dict[str, Any]], bool]:
-    """Return at most `most` records that are wanted, in the order of `lines`, and whether older ones may be left.
-
-    Reads at most `most_bytes`. `parse` gives None for a line that is no record.
-    """
-    found: list[dict[str, Any]] = []
-    read = 0
-    for line in lines:
-        read += len(line)
-        if read > most_bytes:
-            return found, True
-        record = parse(line)
-        if record is not None and wanted(record):
-            if len(found) == most:
-                return found, True
-            found.append(record)
-    return found, False
-
-
-def own_record(line: bytes) -> dict[str, Any] | None:
-    """Return a line of these files as a record, or None when it is none (a writer was killed within it)."""
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("t"), str) else None
 
 
 def _lock(path: Path) -> int:

@@ -12,7 +12,9 @@ from typing import Any, get_args
 import orjson
 
 from aifbench.core.records import BatchStatus
-from aifbench.files import Signature, Tail, parse
+from aifbench.files.beneath import Signature
+from aifbench.files.bounded import parse
+from aifbench.files.tail import Tail
 from aifbench.services.monitor.series import LONGEST_NAME, Grouping, Sample, Series
 from aifbench.services.values import count, listed, mapping, number, seconds, text
 

@@ -17,22 +17,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from aifbench.files import CHUNK, Root, Signature, is_name, open_file, parse, read_file, signature
+from aifbench.files.beneath import folder_beneath, folders_beneath, signature
+from aifbench.files.bounded import read_beneath
 from aifbench.log.levels import FILE, Rule, RulesFile, job_fields, threshold
 from aifbench.log.writer import ERROR
-from aifbench.records.lock import lives_here
-from aifbench.services.client.folder import LAUNCH, RunFolder
-from aifbench.services.client.identity import alive
-from aifbench.services.monitor.jobs import LOG, Job, all_bands
-from aifbench.services.monitor.series import LONGEST_NAME, Grouping, Sample, Series
-from aifbench.services.monitor.slurm import LIVE, Queue
-from aifbench.services.values import count, mapping, number, text
+from aifbench.services.monitor.campaigns import Campaign, judge_owner, planned_batches, supervised, was_cancelled
+from aifbench.services.monitor.jobs import Job, all_bands
+from aifbench.services.monitor.series import Sample, Series
+from aifbench.services.monitor.slurm import Queue
+from aifbench.services.monitor.stored import LOG_BYTES, labels, log_line, log_piece, stored_samples
+from aifbench.services.values import mapping, number
 
 LIST_EVERY_S = 10.0
 OWNER_EVERY_S = 5.0
@@ -40,14 +39,9 @@ ALIVE_S = 15 * 60.0
 """A campaign in which nothing runs and nothing happened for longer than this is not at work any more."""
 KEPT = 8
 """Ended jobs whose samples stay in memory after somebody looked at them."""
-LOG_BYTES = 64 << 10
 LOG_LINES = 500
 LOCK_S = 5.0
-LONGEST_LABEL = 500
 SAMPLER = ("missed_ticks", "cpu_s")
-ROWS_AT_ONCE = 8192
-MOST_ROWS = 4_000_000
-"""Rows of the samples of an ended job that are read: two weeks of three roles a second."""
 MOST_AT_ONCE = 120
 """Samples of one job that one poll sends; where there are more, readers are told to ask for them."""
 
@@ -61,18 +55,6 @@ class Event:
     data: bytes
 
 
-@dataclass
-class _Campaign:
-    plan: Signature | None = None
-    seen_at: float = 0.0
-    """Wall time of the last thing that happened in it, as its files tell."""
-    folder: tuple[int, int] | None = None
-    launched: bool | None = None
-    """The client has launched it and its supervisor lives (True) or not (False); None: it was started by hand."""
-    cancelled: bool = False
-    """Somebody has cancelled it, and it was not continued since."""
-
-
 class Reader:
     """The state of all jobs. `monotonic` and `wall` are clocks in seconds."""
 
@@ -82,7 +64,7 @@ class Reader:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._root = Root(results)
+        self._results = results
         self._rules = RulesFile(results / FILE)
         self._monotonic, self._wall = monotonic, wall
         self._lock = threading.Lock()
@@ -97,7 +79,7 @@ class Reader:
         self.polls = 0
         self.poll_s = 0.0
         self.polled_at = 0.0
-        self._campaigns: dict[str, _Campaign] = {}
+        self._campaigns: dict[str, Campaign] = {}
         self._at_work: set[str] = set()
         self._listed = -math.inf
         self._watched: list[int] = []
@@ -149,22 +131,22 @@ class Reader:
         self._at_work = self._alive()
         times = []
         for parts in ((), *((name, *more) for name in sorted(self._at_work) for more in ((), ("batches",)))):
-            with contextlib.suppress(OSError), self._root.folder(*parts) as folder:
+            with contextlib.suppress(OSError), folder_beneath(self._results, *parts) as folder:
                 times.append(os.fstat(folder).st_mtime_ns)
         return times
 
     def _list(self, now: float) -> None:
         """Find campaigns and batches that are new, have changed, or are gone."""
-        names, self.passed_over = self._root.folders()
+        names, self.passed_over = folders_beneath(self._results)
         found: set[str] = set()
         for name in names:
-            batches, strange = self._root.folders(name, "batches")
+            batches, strange = folders_beneath(self._results, name, "batches")
             self.passed_over += strange
-            known = self._campaigns.setdefault(name, _Campaign())
+            known = self._campaigns.setdefault(name, Campaign())
             with contextlib.suppress(OSError):
                 self._take_plan(name, known)
-            known.launched = self._supervisor(name)
-            known.cancelled = self._was_cancelled(name)
+            known.launched = supervised(self._results, name)
+            known.cancelled = was_cancelled(self._results, name)
             for batch in batches:
                 job = self._job(name, batch)
                 job.here = True
@@ -182,50 +164,30 @@ class Reader:
         fresh = Job(campaign, batch)
         return self.jobs.setdefault(fresh.id, fresh)
 
-    def _take_plan(self, name: str, known: _Campaign) -> None:
-        with self._root.folder(name) as folder:
+    def _take_plan(self, name: str, known: Campaign) -> None:
+        with folder_beneath(self._results, name) as folder:
             here = os.fstat(folder)
             if known.folder != (here.st_dev, here.st_ino):
                 known.folder, known.plan, known.seen_at = (here.st_dev, here.st_ino), None, here.st_mtime
             plan = signature(folder, "plan.json")
             if plan is None or plan == known.plan:
                 return
-            data = read_file(folder, "plan.json")
-        known.plan = plan
-        known.seen_at = max(known.seen_at, plan.mtime_ns / 1e9)
+            known.plan = plan
+            known.seen_at = max(known.seen_at, plan.mtime_ns / 1e9)
+            data = read_beneath(folder, "plan.json")
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            found = parse(data or b"")
-            slurm = found["system"].get("slurm") is not None
-            fewest = {case["case"]: count(case["repetitions"]["min"]) or 0 for case in found["cases"]}
-            params: dict[str, list[Any]] = {}
-            for case in found["cases"]:
-                params.setdefault(str(case.get("batch")), []).append(case.get("params"))
             planned = set()
-            for entry in found["batches"]:
-                if not is_name(entry["batch"]):
-                    continue
-                job = self._job(name, entry["batch"])
-                least = sum(fewest.get(case, 0) for case in entry["cases"])
-                job.take_plan(entry, least, slurm, params.get(entry["batch"], []))
+            for batch in planned_batches(data):
+                job = self._job(name, batch.name)
+                job.take_plan(batch.entry, batch.repetitions, batch.slurm, batch.params)
                 planned.add(job.id)
             for job in self.jobs.values():
                 job.planned = job.planned and (job.campaign != name or job.id in planned)
 
-    def _supervisor(self, name: str) -> bool | None:
-        """Return whether the supervisor of a launched run lives; None when there is none, or on another host."""
-        folder = RunFolder(self._root.path, name)
-        supervisor = folder.read("keeper.json")
-        if supervisor is None:
-            return None
-        return False if folder.has(LAUNCH, "exit.json") else alive(supervisor)
-
-    def _was_cancelled(self, name: str) -> bool:
-        return RunFolder(self._root.path, name).has(LAUNCH, "cancel.json")
-
     def _look(self, job: Job, now: float) -> bool:
         """Read batch.json if it has changed; return whether it had."""
         try:
-            with self._root.folder(job.campaign, "batches", job.batch) as folder:
+            with folder_beneath(self._results, job.campaign, "batches", job.batch) as folder:
                 return self._take_record(job, folder, now)
         except OSError:
             return False
@@ -234,9 +196,12 @@ class Reader:
         found = signature(folder, "batch.json")
         if found is None or found == job.record:
             return False
-        data = read_file(folder, "batch.json")
         was_live, first = job.is_live(), job.record is None
-        if data is None or not job.take_record(data, now):
+        try:
+            data = read_beneath(folder, "batch.json")
+        except OSError:
+            return False
+        if not job.take_record(data, now):
             return False
         job.record = found
         if first:  # the service has just started: how long ago things happened is told by the files' times
@@ -245,7 +210,8 @@ class Reader:
             job.ended_seen = None if job.is_live() else now - age
         campaign = self._campaigns[job.campaign]
         campaign.seen_at = max(campaign.seen_at, found.mtime_ns / 1e9)
-        campaign.cancelled = campaign.cancelled or (job.status == "terminated" and self._was_cancelled(job.campaign))
+        if job.status == "terminated" and was_cancelled(self._results, job.campaign):
+            campaign.cancelled = True
         if was_live or not first:
             self._ended.pop(job.id, None)
         return True
@@ -255,7 +221,7 @@ class Reader:
         topic = f"job:{job.id}"
         events: list[Event] = []
         try:
-            with self._root.folder(job.campaign, "batches", job.batch) as folder:
+            with folder_beneath(self._results, job.campaign, "batches", job.batch) as folder:
                 self._check_owner(job, folder, now)
                 if not job.log_started:
                     job.log.start_near_end(folder, LOG_BYTES)
@@ -278,7 +244,7 @@ class Reader:
     def _new_samples(self, job: Job, now: float) -> list[tuple[Sample, dict[str, float]]]:
         first = job.seen_sample is None
         try:
-            with self._root.folder(job.campaign, "batches", job.batch, "live") as live:
+            with folder_beneath(self._results, job.campaign, "batches", job.batch, "live") as live:
                 before = job.seen_progress
                 found = job.take_rows(job.samples.read(live), now)
                 if found and first:
@@ -305,30 +271,7 @@ class Reader:
         if now - self._checked.get(job.id, -math.inf) < OWNER_EVERY_S:
             return
         self._checked[job.id] = now
-        job.lost = job.owner_unknown = None
-        content = read_file(folder, "owner.lock", 1 << 16)
-        if content is None:
-            job.lost = "its runner is gone: it has left no owner.lock and no end in batch.json"
-            return
-        try:
-            owner = parse(content)
-        except ValueError:
-            owner = None
-        if not isinstance(owner, dict):
-            job.owner_unknown = "owner.lock cannot be read"
-            return
-        lives, slurm_job = lives_here(owner), text(owner.get("slurm_job"), LONGEST_NAME)
-        if lives is None:
-            told = self.queue.job(slurm_job) if slurm_job else None
-            if told is not None and told["state"] in LIVE:
-                return
-            if slurm_job and self.queue.answered:
-                how = "does not know it any more" if told is None else f"says {told['state']}"
-                job.lost = f"its Slurm job {slurm_job} is gone: Slurm {how}"
-                return
-            job.owner_unknown = "its runner is on another host, and cannot be checked from here"
-        elif not lives:
-            job.lost = f"its runner (process {count(owner.get('pid'))} on this host) is gone without a word"
+        judge_owner(job, folder, self.queue)
 
     def _take_queue(self) -> None:
         """Give the jobs what Slurm has said since the last poll, and find out whether it is to be asked."""
@@ -424,21 +367,7 @@ class Reader:
                 "samples_dropped": job.samples.dropped,
                 "log_dropped": job.log.dropped,
             }
-        return {**told, "cases": self._labels(campaign, batch)}
-
-    def _labels(self, campaign: str, batch: str) -> dict[str, str]:
-        """Return what tells each case of a batch from the others, as the plan says it; empty where it does not."""
-        try:
-            with self._root.folder(campaign) as folder:
-                cases = parse(read_file(folder, "plan.json") or b"")["cases"]
-            told = {
-                text(case["case"], LONGEST_NAME): text(case.get("label"), LONGEST_LABEL)
-                for case in cases
-                if case.get("batch") == batch
-            }
-            return {case: label for case, label in told.items() if case and label}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
+        return {**told, "cases": labels(self._results, campaign, batch)}
 
     def samples(self, id: str, since_s: float, step_s: float) -> dict[str, Any] | None:
         """Return the samples of a job's last invocation as columns (see `Series.columns`), and `used`, what all of them
@@ -456,7 +385,7 @@ class Reader:
             where = (job.campaign, "batches", job.batch)
         if series is None:
             series = Series()
-            with contextlib.suppress(OSError), self._root.folder(*where) as folder:
+            with contextlib.suppress(OSError), folder_beneath(self._results, *where) as folder:
                 for sample in stored_samples(folder, index):
                     series.add(sample)
             with self._held():
@@ -479,14 +408,7 @@ class Reader:
             if job is None:
                 return None
             campaign, batch = job.campaign, job.batch
-        try:
-            with self._root.folder(campaign, "batches", batch) as folder:
-                data, begin, restarted = _log_bytes(folder, since)
-        except OSError:
-            data, begin, restarted = b"", 0, since is not None and since > 0
-        end = data.rfind(b"\n") + 1
-        found = [line for line in map(log_line, data[:end].splitlines()) if line is not None]
-        return {"id": id, "lines": found, "next": begin + end, "restarted": restarted}
+        return {"id": id, **log_piece(self._results, campaign, batch, since)}
 
 
 def _told(series: Series, since_s: float, step_s: float) -> dict[str, Any]:
@@ -497,57 +419,3 @@ def sample_event(job: Job, sample: Sample, values: dict[str, float]) -> bytes:
     """Return what readers of a job get of one sample: the time, the values of its series, records and the step."""
     told = {"id": job.id, "invocation": job.invocations, "t": round(sample.t_s, 3), "values": values}
     return orjson.dumps({**told, "records": sample.records, "step": sample.step})
-
-
-def log_line(data: bytes) -> dict[str, Any] | None:
-    """Return one statement of a log as `{t, level, case, msg}`, None when it is none."""
-    try:
-        found = orjson.loads(data)
-        level = found["level"] if found["level"] in (0, 1, 2) else 2
-        told = {"t": text(found["t"], 40), "level": int(level), "case": text(found.get("case"), LONGEST_NAME)}
-        told["msg"] = text(found["msg"], 4096)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None
-    return told if told["t"] is not None and told["msg"] is not None else None
-
-
-def stored_samples(folder: int, invocation: Any) -> Iterator[Sample]:
-    """Yield the samples of one invocation from `resources.parquet` in an open folder; none where it cannot be read."""
-    from aifbench.records.arrow import pa, pq
-
-    file = open_file(folder, "resources.parquet")
-    if file is None:
-        return
-    grouping = Grouping()
-    with os.fdopen(file, "rb") as opened:
-        try:
-            pieces = pq.ParquetFile(opened).iter_batches(ROWS_AT_ONCE)
-            for row in islice((row for piece in pieces for row in piece.to_pylist()), MOST_ROWS):
-                if row.get("invocation") == invocation:
-                    yield from grouping.add({**row, "gpu": _gpus(row.get("gpu"))})
-        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
-            return
-
-
-def _gpus(told: Any) -> Any:
-    try:
-        return orjson.loads(told) if isinstance(told, str) else None
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _log_bytes(folder: int, since: int | None) -> tuple[bytes, int, bool]:
-    """Return a piece of the log, where it begins, and whether that is not where it was asked for."""
-    file = open_file(folder, LOG)
-    if file is None:
-        return b"", 0, since is not None and since > 0
-    try:
-        size = os.fstat(file).st_size
-        if since is not None and (since == 0 or (since <= size and os.pread(file, 1, since - 1) == b"\n")):
-            return os.pread(file, CHUNK, since), since, False
-        begin = max(0, size - LOG_BYTES)
-        data = os.pread(file, LOG_BYTES, begin)
-        cut = data.find(b"\n") + 1 if begin else 0
-        return data[cut:], begin + cut, since is not None
-    finally:
-        os.close(file)

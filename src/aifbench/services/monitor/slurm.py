@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
+from dataclasses import asdict
 from typing import Any
+
+from aifbench.slurm.ask import LIVE, SlurmError
+from aifbench.slurm.queue import QueuedJob, own_jobs
 
 EVERY_S = 30.0
 LONGEST_PAUSE_S = 600.0
-TIMEOUT_S = 20.0
-FORMAT = "%i|%T|%r|%P|%l|%k"
-COMMAND = ("squeue", "--noheader", "--me", "--states=all", f"--format={FORMAT}")
-WAITING = frozenset({"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED"})
-LIVE = WAITING | {"COMPLETING"}
 _COMMENT = re.compile(r"rule_\w+_wildcards_(.+)\Z")
 
 
@@ -35,34 +33,27 @@ class Queue:
             return
         self.calls += 1
         try:
-            said = subprocess.run(COMMAND, capture_output=True, timeout=TIMEOUT_S, check=True, stdin=subprocess.DEVNULL)
-        except (OSError, subprocess.SubprocessError) as error:
+            jobs = own_jobs()
+        except SlurmError as error:
             self.failures += 1
             self.answered = False
-            text = getattr(error, "stderr", None)
-            detail = text.decode("utf-8", "replace") if isinstance(text, bytes) and text.strip() else str(error)
-            self.problem = f"squeue: {' '.join(detail.split())[:300]}"
+            self.problem = str(error)
             pause = EVERY_S * 2 ** min(self.failures - 1, 10)
             self.due = now + min(pause, LONGEST_PAUSE_S)
             return
         self.problem, self.failures, self.answered, self.due = None, 0, True, now + EVERY_S
-        self._take(said.stdout.decode("utf-8", "replace"))
+        self._take(jobs)
         self.answers += 1
 
-    def _take(self, text: str) -> None:
-        jobs: dict[str, dict[str, Any]] = {}
+    def _take(self, jobs: list[QueuedJob]) -> None:
+        rows: dict[str, dict[str, Any]] = {}
         batches: dict[str, dict[str, Any]] = {}
-        for line in text.splitlines():
-            parts = line.split("|", 5)
-            if len(parts) != 6:
-                continue
-            job, state, reason, partition, limit, comment = (part.strip() for part in parts)
-            known = {"job": job, "state": state, "reason": reason, "partition": partition, "limit_s": seconds(limit)}
-            jobs[job] = known
-            found = _COMMENT.match(comment)
-            if found and state in WAITING:
-                batches[found[1]] = known
-        self._jobs, self._batches = jobs, batches
+        for each in jobs:
+            row = rows[each.job] = asdict(each)
+            batch = _COMMENT.match(row.pop("comment"))
+            if batch and each.state in LIVE and each.state != "COMPLETING":
+                batches[batch[1]] = row
+        self._jobs, self._batches = rows, batches  # at once: they are read in another thread
 
     def job(self, job: str) -> dict[str, Any] | None:
         """Return what is known of a job: `{job, state, reason, partition, limit_s}`."""
@@ -71,12 +62,3 @@ class Queue:
     def waiting(self, batch: str) -> dict[str, Any] | None:
         """Return the job that is to run a batch, while it waits or runs."""
         return self._batches.get(batch)
-
-
-def seconds(text: str) -> float | None:
-    """Return the seconds of a time limit such as `1-02:00:00`, `02:00:00` or `30:00`; None for UNLIMITED and others."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    if found is None:
-        return None
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)

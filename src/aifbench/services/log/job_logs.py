@@ -6,6 +6,7 @@ all others once a minute.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from aifbench.files import Root, signature
-from aifbench.files import Tail as FileTail
+from aifbench.files.beneath import folder_beneath, folders_beneath, signature
+from aifbench.files.tail import Tail
 from aifbench.services.ids import is_id
 from aifbench.services.log.statements import MOST_TEXT, TEXTS
 
@@ -33,15 +34,15 @@ LOG = "log.jsonl"
 
 @dataclass
 class _File:
-    lines: FileTail
+    lines: Tail
     active_until: float
 
 
-class Tail:
+class JobLogs:
     """Returns the new statements of all jobs at each `poll`, with `run` and `service` added."""
 
     def __init__(self, results: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._root, self._clock = Root(results), clock
+        self._results, self._clock = results, clock
         self._files: dict[tuple[str, str], _File] = {}
         self._started = False
         self._listed = self._all = float("-inf")
@@ -57,7 +58,7 @@ class Tail:
             run, _, batch = name.partition("/")
             if is_id(run) and is_id(batch):
                 begin = offset if type(offset) is int and offset > 0 else 0
-                self._files[run, batch] = _File(FileTail(LOG, begin), float("-inf"))
+                self._files[run, batch] = _File(Tail(LOG, begin), float("-inf"))
         self._started = bool(offsets)
 
     def poll(self) -> list[dict[str, Any]]:
@@ -78,11 +79,11 @@ class Tail:
 
     def _list(self, now: float) -> None:
         present = set()
-        runs = [run for run in self._root.folders()[0] if is_id(run)]
+        runs = [run for run in folders_beneath(self._results)[0] if is_id(run)]
         if not runs and self._files:
             return  # a file system that is away for a moment has no runs either
         for run in runs:
-            for batch in filter(is_id, self._root.folders(run, "batches")[0]):
+            for batch in filter(is_id, folders_beneath(self._results, run, "batches")[0]):
                 key = (run, batch)
                 present.add(key)
                 if key not in self._files:
@@ -92,19 +93,16 @@ class Tail:
 
     def _first_seen(self, run: str, batch: str, now: float) -> _File:
         """Begin a file that is new at its beginning, and one that was there before us at its end."""
-        lines = FileTail(LOG)
+        lines = Tail(LOG)
         if self._started:
             return _File(lines, now + ACTIVE_S)
-        try:
-            with self._root.folder(run, "batches", batch) as folder:
-                lines.start_near_end(folder, 0)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), folder_beneath(self._results, run, "batches", batch) as folder:
+            lines.start_near_end(folder, 0)
         return _File(lines, float("-inf"))
 
     def _read(self, run: str, batch: str, file: _File, now: float) -> list[dict[str, Any]]:
         try:
-            with self._root.folder(run, "batches", batch) as folder:
+            with folder_beneath(self._results, run, "batches", batch) as folder:
                 there = signature(folder, LOG)
                 if there is not None and time.time() < there.mtime_ns / 1e9 + ACTIVE_S:
                     file.active_until = now + ACTIVE_S
