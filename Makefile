@@ -4,7 +4,7 @@
 # make lint    style, types, workflow
 # make bench   our own speed and accuracy, one line per bar
 # make cluster make cluster-demo make cluster-down   a small real Slurm with Apptainer on this machine (tests/slurm)
-# make lock    pin requirements/*.in again
+# make lock    pin pyproject.toml and requirements/*.in again
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -74,7 +74,8 @@ cluster-down:
 	@tests/slurm/cluster down
 
 lock: .venv/bin/uv
-	@for part in bootstrap runtime image dev; do $(COMPILE) requirements/$$part.in -o requirements/$$part.txt; done
+	@$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	@for part in bootstrap image dev; do $(COMPILE) requirements/$$part.in -o requirements/$$part.txt; done
 	@$(COMPILE) --no-deps requirements/data.in -o requirements/data.txt
 
 schemas: env

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aifbench.core.errors import ConfigError, full_disk
-from aifbench.files.beneath import Unreadable
+from aifbench.core.errors import ConfigError
+from aifbench.files.one_line import one_line
 
 if TYPE_CHECKING:
     from aifbench.campaign.config import Config as LoadedConfig
@@ -66,6 +66,20 @@ def _options(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, or to add to.", show_default=False)],
+) -> None:
+    """Make a folder to run campaigns in: config, profiles, workflow and container definitions. A checkout is one.
+
+    Example: aifbench init my-site
+    """
+    from aifbench.provision.project import make_project
+
+    make_project(folder)
+    typer.echo(f"{folder}: run `snakemake --profile profiles/laptop` there")
+
+
+@app.command()
 def plan(
     config: Config = None,
     setting: Setting = None,
@@ -82,7 +96,10 @@ def plan(
     Example: aifbench plan --config config/config.yaml
     """
     from aifbench.campaign.plan import check, make_plan, markdown, write_plan
+    from aifbench.registry import left_out
 
+    for problem in left_out().values():
+        typer.echo(f"aifbench: {problem}", err=True)
     made = make_plan(_config(config, setting))
     check(made, machine=check_machine)
     if write:
@@ -117,15 +134,12 @@ def run(
 @app.command()
 def collect(results: Results) -> None:
     """Gather the records of all batches into tables/*.parquet and cases.csv. Works on partial results."""
-    from aifbench.tables.accounting import account
-    from aifbench.tables.collect import collect as gather
-    from aifbench.tables.collect import write_tables
+    from aifbench.tables.collect import make_tables
 
-    account(results)
-    tables = gather(results)
-    write_tables(tables, results)
-    typer.echo(" · ".join(f"{count} {state}" for state, count in tables.counts().items()))
-    _name_damage(tables.damage)
+    counts, *damaged = make_tables(results).told()
+    typer.echo(counts)
+    for line in damaged:
+        typer.echo(line, err=True)
 
 
 @app.command()
@@ -141,15 +155,10 @@ def report(
     With --out nothing is written into RESULTS, so that it can be somebody else's, or a run that goes on.
     """
     from aifbench.report import build
-    from aifbench.tables.accounting import account
-    from aifbench.tables.collect import collect as gather
-    from aifbench.tables.collect import write_tables
+    from aifbench.tables.collect import make_tables
 
-    made = out or results
-    account(results, made)
-    tables = gather(results)
-    write_tables(tables, made)
-    typer.echo(build(results, made).path)
+    tables = make_tables(results, out)
+    typer.echo(build(results, out).path)
     _name_damage(tables.damage)
 
 
@@ -544,6 +553,9 @@ def _name_damage(damage: Iterable[Damage]) -> None:
 def _config(files: list[Path] | None, settings: list[str] | None) -> LoadedConfig:
     from aifbench.campaign.config import DEFAULT_CONFIG, load_config
 
+    if not files and not DEFAULT_CONFIG.exists():
+        problem = "no such file: name one, or run this in a checkout or in what `aifbench init` makes"
+        raise ConfigError("--config", str(DEFAULT_CONFIG), problem)
     return load_config(files or [DEFAULT_CONFIG], overrides(settings or []))
 
 
@@ -577,22 +589,8 @@ def nested(settings: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line; a configuration error is one line and exit code 2, a full disk one line and 1."""
-    try:
+    with one_line():
         app()
-    except ConfigError as error:
-        print(f"aifbench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Unreadable as error:
-        print(f"aifbench: {error.filename} {error.problem}", file=sys.stderr)
-        sys.exit(2)
-    except FileNotFoundError as error:
-        print(f"aifbench: {error.filename}: no such file or folder", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if full := full_disk(error):
-            sys.exit(f"aifbench: {full}")
-        print(f"aifbench: {error.filename2 or error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

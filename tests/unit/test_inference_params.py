@@ -150,11 +150,11 @@ def test_identity_follows_the_text() -> None:
 
 
 def test_slug_names_engine_and_model() -> None:
-    assert InferenceParams().slug() == "inference-llamacpp-smollm2-135m"
+    assert InferenceParams().slug() == "llamacpp-smollm2-135m"
     path = InferenceParams.model_validate({"engine": {"kind": "llamacpp", "model": "/models/Tiny_Model.Q4.gguf"}})
-    assert path.slug() == "inference-llamacpp-tiny-model-q4"
+    assert path.slug() == "llamacpp-tiny-model-q4"
     ollama = InferenceParams.model_validate({"engine": {"kind": "ollama", "model": "mistral:7b"}})
-    assert ollama.slug() == "inference-ollama-mistral-7b"
+    assert ollama.slug() == "ollama-mistral-7b"
 
 
 @pytest.mark.parametrize(

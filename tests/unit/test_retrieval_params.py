@@ -98,10 +98,10 @@ def test_a_file_is_looked_for_in_the_folders(tmp_path):
 
 def test_names_and_shared_part():
     params = RetrievalParams(**{**BASE, "index": "IVF1024,Flat", "top_k": 5, "search": {"nprobe": 8}})
-    assert params.slug() == "retrieval-glove-50-ivf1024-flat"
+    assert params.slug() == "glove-50-ivf1024-flat"
     assert params.setup_identity() == {"dataset": "glove-50", "index": "IVF1024,Flat"}
     assert params.identity() == {**params.setup_identity(), "top_k": 5, "search": {"nprobe": 8}}
-    assert RetrievalParams(dataset="/data/sift-128.hdf5", index="HNSW32").slug() == "retrieval-sift-128-hnsw32"
+    assert RetrievalParams(dataset="/data/sift-128.hdf5", index="HNSW32").slug() == "sift-128-hnsw32"
 
 
 def test_importing_the_parameters_loads_no_heavy_library():

@@ -63,9 +63,9 @@ def test_identity_leaves_defaults_out_and_path_is_shared_by_the_batch():
 @pytest.mark.parametrize(
     ("path", "slug"),
     [
-        (None, "storage-target"),
-        ("/mnt/Tier 2/x_y", "storage-mnt-tier-2-x-y"),
-        ("/", "storage-root"),
+        (None, "target"),
+        ("/mnt/Tier 2/x_y", "mnt-tier-2-x-y"),
+        ("/", "root"),
     ],
 )
 def test_slug(path, slug):

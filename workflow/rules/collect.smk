@@ -6,7 +6,7 @@ rule collect:
         plan=PLAN_JSON,
         batches=get_done_batches,
     output:
-        cases=CASES,
+        cases=report(CASES, caption="../report/cases.rst", category="Tables"),
         tables=[f"{RESULTS}/tables/{name}.parquet" for name in TABLES],
     log:
         f"{RESULTS}/logs/collect.log",
@@ -17,5 +17,5 @@ rule collect:
         results=lambda wildcards, output: Path(output.cases).parent,
     message:
         "collect records into tables"
-    shell:
-        "python -m aifbench collect {params.results:q} > {log:q} 2>&1"
+    script:
+        "../scripts/collect.py"

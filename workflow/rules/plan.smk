@@ -15,10 +15,10 @@ rule plan:
     conda:
         "../envs/aifbench.yaml"
     params:
-        config=get_config_arguments,
+        config=CONFIG_FILES,
+        overrides=OVERRIDES,
         digest=PLAN.digest(),
     message:
         "plan: {PLAN.size}"
-    shell:
-        "python -m aifbench plan {params.config:q} --no-check-machine --write --no-specs"
-        " > {log:q} 2>&1"
+    script:
+        "../scripts/plan.py"

@@ -5,9 +5,14 @@ rule report:
     input:
         CASES,
     output:
-        page=report(REPORT, category="Report"),
+        page=report(REPORT, caption="../report/page.rst", category="Report"),
         figures=[
-            report(f"{RESULTS}/report/figures/{name}", category="Figures")
+            report(
+                f"{RESULTS}/report/figures/{name}",
+                caption="../report/figure.rst",
+                category="Figures",
+                labels={"figure": Path(name).stem},
+            )
             for name in FIGURES
         ],
     log:
@@ -19,8 +24,8 @@ rule report:
         results=lambda wildcards, output: Path(output.page).parents[1],
     message:
         "write the report"
-    shell:
-        "python -m aifbench report {params.results:q} > {log:q} 2>&1"
+    script:
+        "../scripts/report.py"
 
 
 # Fails, with the report already there, unless every planned case is valid.
@@ -36,7 +41,8 @@ rule gate:
         "../envs/aifbench.yaml"
     params:
         results=lambda wildcards, output: Path(output[0]).parent,
+        out=lambda wildcards, output: output[0],
     message:
         "verdict"
-    shell:
-        "python -m aifbench gate {params.results:q} --out {output:q} 2> {log:q}"
+    script:
+        "../scripts/gate.py"

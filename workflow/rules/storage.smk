@@ -1,34 +1,6 @@
-# specs -> records: file input and output ------------------------------------------------
+# file input and output -----------------------------------------------------------------------
 
 
-rule storage_batch:
-    input:
-        get_needs,
-        spec=get_spec,
-    output:
-        DONE,
-    log:
-        LOG,
+use rule batch as storage_batch with:
     wildcard_constraints:
         batch=r"storage-[a-z0-9.-]+",
-    conda:
-        "../envs/aifbench.yaml"
-    envmodules:
-        *SYSTEM.modules,
-    threads: CORES
-    resources:
-        runtime=get_job("minutes"),
-        mem_mb=get_job("memory_mib"),
-        nodes=get_job("nodes"),
-        tasks=get_job("tasks"),
-        gpu=get_job("gpus"),
-        slurm_account=get_job("account"),
-        slurm_partition=get_job("partition"),
-        qos=get_job("qos"),
-    params:
-        folder=lambda wildcards, output: Path(output[0]).parent,
-    message:
-        "measure {wildcards.batch}"
-    shell:
-        "python -m aifbench run --spec {input.spec:q}"
-        " --out {params.folder:q} --done {output:q} --log {log:q}"

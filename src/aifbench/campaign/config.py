@@ -27,7 +27,7 @@ from aifbench.core.strict import Strict
 from aifbench.core.system import Slurm, System
 from aifbench.core.units import format_size
 from aifbench.files.yamlfile import below, read_mapping
-from aifbench.registry import benchmarks
+from aifbench.registry import benchmarks, left_out
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 MOST_NODE_HOURS = 1_000_000
@@ -178,7 +178,8 @@ def _load_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     name = raw.get("benchmark")
     if not isinstance(name, str) or name not in known_benchmarks:
         value = given(name) if "benchmark" in raw else None
-        raise ConfigError(below(prefix, "benchmark"), value, "no such benchmark", ", ".join(known_benchmarks), where)
+        problem = left_out().get(str(name), "no such benchmark")
+        raise ConfigError(below(prefix, "benchmark"), value, problem, ", ".join(known_benchmarks), where)
     benchmark = known_benchmarks[name]
     fields = _Fields(benchmark, where, system)
     common, fixed = {}, {}

@@ -30,15 +30,17 @@ def keep_braces(wildcards: Sequence[str]) -> re.Pattern[str]:
 
 
 def quote_for_shells() -> None:
-    """Quote for a shell what Snakemake writes on the command lines of jobs, its interpreter too.
+    """Quote for a shell what Snakemake writes on the command lines of jobs and scripts, its interpreter too.
 
     The shell in the step of a job gives its place to it: a signal reaches Snakemake, and no shell that ends of it.
     """
+    from snakemake.script import PythonScript
     from snakemake_executor_plugin_slurm_jobstep import Executor as StepExecutor
     from snakemake_interface_executor_plugins import utils
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
     otherwise = utils.format_cli_value
+    execute = PythonScript._execute_cmd
 
     def format_cli_value(value: Any, quote: bool = False, base64_encode: bool = False) -> str:
         if isinstance(value, str) and not base64_encode:
@@ -46,5 +48,8 @@ def quote_for_shells() -> None:
         return str(otherwise(value, quote, base64_encode))
 
     utils.format_cli_value = format_cli_value
+    PythonScript._execute_cmd = lambda script, command, **values: execute(
+        script, command.replace("{py_exec}", "{py_exec:q}"), **values
+    )
     RemoteExecutor.get_python_executable = lambda _: shlex.quote(sys.executable)
     StepExecutor.get_python_executable = lambda _: f"exec {shlex.quote(sys.executable)}"

@@ -117,6 +117,11 @@ class Plan:
             ],
         }
 
+    def benchmarks(self) -> list[Benchmark]:
+        """Return the benchmarks that it has cases of."""
+        used = {case.benchmark for case in self.cases}
+        return [benchmark for name, benchmark in benchmarks().items() if name in used]
+
     def needs(self, batch_id: str) -> Needs:
         """Return the images and models that a batch needs before it starts."""
         params = self.batches[batch_id].cases[0].params
@@ -315,7 +320,8 @@ def _assign(fresh: list[Case], suite: Suite, system: Mapping[str, str], batches:
     by_setup: dict[str, list[Case]] = {}
     for case in fresh:
         setup = {"benchmark": case.benchmark, "system": system, "setup": case.params.setup_identity()}
-        by_setup.setdefault(f"{case.params.slug()}-{digest(setup, BATCH_DIGITS)}", []).append(case)
+        name = "-".join(filter(None, (case.benchmark, case.params.slug(), digest(setup, BATCH_DIGITS))))
+        by_setup.setdefault(name, []).append(case)
     for base, members in by_setup.items():
         for case in members:
             case.batch = base + _part(case.id, len(members), suite.keys.pack)
@@ -394,7 +400,7 @@ def _check_system(plan: Plan) -> None:
 def _check_machine(plan: Plan) -> None:
     """Check what only this machine can tell, once per distinct thing."""
     known: set[str] = set()
-    registry: dict[str, Benchmark] = benchmarks()
+    registry = benchmarks()
     suites = {suite.keys.name: suite for suite in plan.config.suites}
     for case in plan.cases:
         identity = digest([case.benchmark, case.params.site_identity()])

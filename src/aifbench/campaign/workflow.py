@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from aifbench.campaign.names import keep_braces, quote_for_shells
 from aifbench.campaign.plan import Plan, check, check_room, make_plan, spec_bytes, write_specs
 from aifbench.core.errors import ConfigError
 from aifbench.core.paths import name_problem, operand
+from aifbench.files.one_line import one_line
+from aifbench.registry import left_out
 
 WILDCARDS = ("batch", "image", "model")
 LOCKS = Path(".snakemake/locks")
@@ -54,7 +55,14 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
         check(plan, machine=main)
         if main:
             check_room(Path(), "the working folder")
+            tell_left_out()
     return plan
+
+
+def tell_left_out() -> None:
+    """Say which benchmarks of other packages cannot be used, and why."""
+    for problem in left_out().values():
+        print(f"aifbench: {problem}", file=sys.stderr, flush=True)
 
 
 class Specs:
@@ -133,16 +141,6 @@ def look_at_jobs_often() -> None:
         otherwise.fset(executor, seconds if first is None else min(seconds, 2 * first))
 
     RemoteExecutor.next_seconds_between_status_checks = property(otherwise.fget, bounded)
-
-
-@contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Let an error of the configuration end the process with one line and exit code 2."""
-    try:
-        yield
-    except ConfigError as error:
-        print(f"aifbench: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
 
 
 def _check_names(plan: Plan, wildcard: re.Pattern[str]) -> None:

@@ -1,6 +1,6 @@
 """The interface between the house and a benchmark.
 
-A benchmark is a folder of this package with these modules:
+A benchmark is a folder with these modules, here or in another package (docs/adding-a-benchmark.md):
 
 `params.py`   one `Params` subclass (pure): YAML keys, schema, ids, labels, expected time.
 `worker.py`   one `Worker` subclass (does things): runs in a fresh process per round and stores raw events only.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,19 +182,31 @@ class Benchmark:
     headline: tuple[str, ...]
     """Contract outputs, first in tables and charts."""
     has_server: bool = False
+    rules: Path | None = None
+    """Snakemake's rule for its batches; None: `workflow/rules/<name>.smk`."""
+    distribution: str = "aifbench"
+    """The installed package that it is part of; the registry knows it."""
+
+    @property
+    def package(self) -> str:
+        """The package that holds its modules."""
+        return self.params.__module__.rpartition(".")[0]
 
     def worker(self) -> type[Worker]:
         """Import the worker class (heavy libraries come with it)."""
-        return import_module(f"aifbench.{self.name}.worker").WORKER  # type: ignore[no-any-return]
+        return self._module("worker").WORKER  # type: ignore[no-any-return]
 
     def server(self) -> Server | None:
         """Import and make the server's handler, if batches of this benchmark have one."""
-        return import_module(f"aifbench.{self.name}.server").SERVER() if self.has_server else None
+        return self._module("server").SERVER() if self.has_server else None
 
     def preflight(self) -> Preflight:
         """Import the check of what only this machine can tell."""
-        return import_module(f"aifbench.{self.name}.preflight").check  # type: ignore[no-any-return]
+        return self._module("preflight").check  # type: ignore[no-any-return]
 
     def evaluate(self) -> Evaluate:
         """Import the pure function from raw events to metrics."""
-        return import_module(f"aifbench.{self.name}.metrics").evaluate  # type: ignore[no-any-return]
+        return self._module("metrics").evaluate  # type: ignore[no-any-return]
+
+    def _module(self, name: str) -> ModuleType:
+        return import_module(f"{self.package}.{name}")

@@ -54,9 +54,20 @@ class Params(Strict):
         )
 
     @classmethod
+    @cache
+    def size_names(cls) -> frozenset[str]:
+        """Names of the fields that are sizes in bytes."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if any(getattr(mark, "func", None) is parse_size for mark in field.metadata)
+        )
+
+    @classmethod
     def most_clients(cls, limit: int) -> int:
         """Return the most clients of a case where the system allows `limit`."""
-        bounds: list[int] = [mark.le for mark in cls.model_fields["clients"].metadata if hasattr(mark, "le")]
+        field = cls.model_fields.get("clients")
+        bounds: list[int] = [mark.le for mark in field.metadata if hasattr(mark, "le")] if field else []
         return min([limit, *bounds])
 
     @classmethod
@@ -81,8 +92,8 @@ class Params(Strict):
 
     def shown(self, name: str) -> str:
         """Return the value of a field for a reader, such as `index=HNSW32` or `file_size=64MiB`."""
-        value, field = getattr(self, name), type(self).model_fields[name]
-        if any(getattr(mark, "func", None) is parse_size for mark in field.metadata):
+        value = getattr(self, name)
+        if name in self.size_names():
             value = format_size(value)
         elif isinstance(value, BaseModel):
             return str(getattr(value, "kind", value))
@@ -109,8 +120,8 @@ class Params(Strict):
         return self.setup_identity()
 
     def slug(self) -> str:
-        """Return a short readable name of the shared part, for the batch's folder (overridden by benchmarks)."""
-        return "batch"
+        """Return a short name of the shared part: lower-case letters, digits, `.` and `-` (overridden)."""
+        return ""
 
     def reads(self) -> tuple[Path, ...]:
         """Return the files and folders outside the system's own that the batch needs (overridden)."""

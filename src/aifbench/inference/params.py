@@ -274,10 +274,10 @@ class InferenceParams(Params):
         return [{**point, "prompt": name, "prompt_text": text}]
 
     def slug(self) -> str:
-        """Return a name such as `inference-llamacpp-smollm2-135m`."""
+        """Return a name such as `llamacpp-smollm2-135m`."""
         model = Path(self.engine.model).name if self.engine.kind == "llamacpp" else self.engine.model
         text = "".join(c if c.isalnum() and c.isascii() else "-" for c in model.lower().removesuffix(".gguf"))
-        name = f"inference-{self.engine.kind}-{'-'.join(part for part in text.split('-') if part)}"[:60].rstrip("-")
+        name = f"{self.engine.kind}-{'-'.join(part for part in text.split('-') if part)}"[:50].rstrip("-")
         servers = f"-{self.servers}servers" if self.servers > 1 else ""
         return f"{name}{servers}-2nodes" if self.topology == "two-node" else f"{name}{servers}"
 

@@ -49,9 +49,9 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def packages() -> dict[str, str | None]:
-    """Return the versions of the libraries that this process measures with."""
-    return {name: _version(name) for name in PACKAGES}
+def packages(*more: str) -> dict[str, str | None]:
+    """Return the versions of the libraries that this process measures with, and of `more` packages."""
+    return {name: _version(name) for name in (*PACKAGES, *more)}
 
 
 def _git(package: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 Order: the file is there already (a site's own, or an earlier run's) -> pulled by digest -> built from its definition.
 `containers/images.lock.yaml` holds source and digest of each image; `<name>.sif.json` beside an image what it is.
+Both are those of the working folder, where it has them, else those that the package brings.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
 from aifbench.files.written import atomic_write
 from aifbench.processes.containers import sif_sha256
+from aifbench.provision.project import BROUGHT
 
-ROOT = Path(aifbench.__file__).resolve().parents[2]
-DEFINITIONS = ROOT / "containers"
-LOCK = DEFINITIONS / "images.lock.yaml"
+SOURCES = Path(aifbench.__file__).resolve().parents[2]
+"""The checkout, where the package is used from one."""
+_DEFINITIONS = "containers"
+_LOCK = "images.lock.yaml"
 
 
 class ImageError(Exception):
@@ -36,7 +39,12 @@ class ImageError(Exception):
 
 def known_images() -> dict[str, dict[str, Any]]:
     """Return source and digest of each image that the project knows, by name."""
-    return dict(yaml.safe_load(LOCK.read_text(encoding="utf-8")))
+    return dict(yaml.safe_load((_definitions() / _LOCK).read_text(encoding="utf-8")))
+
+
+def _definitions() -> Path:
+    own = Path(_DEFINITIONS).absolute()
+    return own if (own / _LOCK).is_file() else BROUGHT / _DEFINITIONS
 
 
 def make_image(name: str, system: System, out: Path) -> dict[str, Any]:
@@ -55,14 +63,20 @@ def make_image(name: str, system: System, out: Path) -> dict[str, Any]:
 def _make(name: str, entry: dict[str, Any], system: System, out: Path) -> str:
     """Pull or build into a file aside and move it into place; return which of the two it was."""
     apptainer = system.apptainer.command
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent.absolute()) as folder:
         aside = Path(folder) / out.name
         if entry.get("digest"):
             source = f"{str(entry['source']).rpartition(':')[0]}@{entry['digest']}"
             _run([apptainer, "pull", str(aside), source])
             origin = "pulled"
         else:
-            _run([apptainer, "build", str(aside), str(DEFINITIONS / f"{name}.def")])
+            definition = _definitions() / f"{name}.def"
+            if "%files" in definition.read_text(encoding="utf-8") and not (SOURCES / "pyproject.toml").is_file():
+                raise ImageError(
+                    "is built from the sources: make it in a checkout, or give it a source and a digest "
+                    f"in {_DEFINITIONS}/{_LOCK}"
+                )
+            _run([apptainer, "build", str(aside), str(definition)])
             origin = "built"
         aside.replace(out)
     return origin
@@ -71,7 +85,7 @@ def _make(name: str, entry: dict[str, Any], system: System, out: Path) -> str:
 def _run(argv: list[str]) -> None:
     """Run a command in the root of the sources, which definitions copy from; its output goes to standard error."""
     try:
-        code = subprocess.run(argv, cwd=ROOT, stdout=sys.stderr, check=False).returncode
+        code = subprocess.run(argv, cwd=SOURCES, stdout=sys.stderr, check=False).returncode
     except FileNotFoundError:
         raise ImageError(f"{argv[0]}: no such program: load its module (`modules` of the system)") from None
     if code:

@@ -199,6 +199,16 @@ class BatchStore:
                 if name not in {"case", "repetition"}
             }
 
+    def read_operations(self) -> Any | None:
+        """Return the operations of all recorded repetitions as one table; None where there are none."""
+        stored = None
+        with self.files.naming(RAW_FILE, LOST[RAW_FILE]), self.files.open(RAW_FILE) as file:
+            with open_parquet(file) as (found, _):
+                stored = within_bounds(found).read()
+            if not {"case", "repetition"} <= set(stored.column_names):
+                raise Damaged("has no columns case and repetition")
+        return self._with_live(stored)
+
     def _lines(self, name: str, parse: Any, *, growing: bool, **limits: int) -> Iterator[tuple[bytes, Any]]:
         return self.files.lines(name, parse, LOST[name], growing=growing, **limits)
 
@@ -345,6 +355,14 @@ class BatchStore:
             self.write_record(record)
 
     def _compact_raw(self) -> None:
+        stored = read_parquet(self.raw_path) if self.raw_path.exists() else None
+        table = self._with_live(stored)
+        if table is not None:
+            write_parquet(table, self.raw_path)
+        self.raw_live.unlink(missing_ok=True)
+
+    def _with_live(self, stored: Any | None) -> Any | None:
+        """Return the stored operations and the recorded live ones, each repetition once; None where there are none."""
         wanted = {(case.case, case.repetition) for case in self.read_cases() if case.raw is not None}
         live: dict[Key, Any] = {}
         for line, key in self._raw_lines():
@@ -352,16 +370,10 @@ class BatchStore:
                 columns = orjson.loads(line)["columns"]
                 rows = len(next(iter(columns.values()))) if columns else 0
                 live[key] = pa.table({"case": [key[0]] * rows, "repetition": [key[1]] * rows, **columns})
-        tables = []
-        if self.raw_path.exists():
-            table = read_parquet(self.raw_path)
-            seen = set(zip(table["case"].to_pylist(), table["repetition"].to_pylist(), strict=True))
-            live = {key: rows for key, rows in live.items() if key not in seen}
-            tables.append(table)
-        tables += live.values()
-        if tables:
-            write_parquet(_concat(tables), self.raw_path)
-        self.raw_live.unlink(missing_ok=True)
+        if stored is None:
+            return _concat(list(live.values())) if live else None
+        seen = set(zip(stored["case"].to_pylist(), stored["repetition"].to_pylist(), strict=True))
+        return _concat([stored, *(rows for key, rows in live.items() if key not in seen)])
 
 
 def plain_columns(raw: Any) -> dict[str, list[Any]]:

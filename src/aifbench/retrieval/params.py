@@ -44,7 +44,7 @@ _PART = re.compile(
 )
 _NEEDS = {"nprobe": ("IVF", "IMI"), "efSearch": ("HNSW",), "max_codes": ("IVF", "IMI"), "k_factor": ("Refine", "RFlat")}
 """Kind of index that a search parameter belongs to."""
-_LONGEST_SLUG = 220
+_LONGEST_SLUG = 210
 """With the hash of a batch and its part, what a file system takes as a name."""
 _IVF = re.compile(r"(?:^|,)IVF(\d+)([kM]?)", re.ASCII)
 
@@ -194,9 +194,9 @@ class RetrievalParams(Params):
         return {**self.setup_identity(), "search": self.search}
 
     def slug(self) -> str:
-        """Data set and index, such as `retrieval-glove-50-hnsw32`."""
+        """Data set and index, such as `glove-50-hnsw32`."""
         name = Path(self.dataset).stem if self.dataset.endswith(HDF5_ENDINGS) else self.dataset
-        return "-".join(["retrieval", *re.findall(r"[a-z0-9]+", f"{name} {self.index}".lower())])[:_LONGEST_SLUG]
+        return "-".join(re.findall(r"[a-z0-9]+", f"{name} {self.index}".lower()))[:_LONGEST_SLUG]
 
     def expected_seconds(self, repetitions: int) -> float:
         """Forking and scoring, and one pass over the queries, at the speed of two cores of 2025."""

@@ -50,7 +50,7 @@ from aifbench.processes.watchdog import Watchdog
 from aifbench.records.lock import Locked, OwnerLock
 from aifbench.records.reading import Reader, fitted
 from aifbench.records.store import BatchStore, typed_columns
-from aifbench.registry import benchmarks
+from aifbench.registry import benchmark
 from aifbench.runner.console import Console
 from aifbench.runner.rounds import WorkerProcess
 from aifbench.sampling.companion import ClientNodeSamples
@@ -100,7 +100,7 @@ class BatchRun:
     def __init__(self, spec: Spec, folder: Path, log_file: Path | None, console: Console) -> None:
         self.spec = spec
         self.console = console
-        self.benchmark: Benchmark = benchmarks()[spec.benchmark]
+        self.benchmark: Benchmark = benchmark(spec.benchmark)
         self.params: dict[str, Params] = {
             entry.case: self.benchmark.params.model_validate(entry.params) for entry in spec.cases
         }

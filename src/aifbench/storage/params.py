@@ -119,7 +119,7 @@ class StorageParams(Params):
     def slug(self) -> str:
         """Return a short readable name of the folder under test."""
         name = "target" if self.path is None else re.sub(r"[^a-z0-9]+", "-", self.path.lower()).strip("-")[-24:]
-        return f"storage-{name.strip('-') or 'root'}"
+        return name.strip("-") or "root"
 
     def expected_seconds(self, repetitions: int) -> float:
         """Return a rough expected time in seconds: write, read, verify at 1000 MiB/s, at least 0.1 ms each time."""

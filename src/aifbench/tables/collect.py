@@ -31,7 +31,7 @@ from aifbench.records.planned import NOT_TOLD, PlannedCase, read_plan
 from aifbench.records.reading import Reader
 from aifbench.records.store import SAMPLE, BatchStore
 from aifbench.stats.intervals import mean_interval
-from aifbench.tables.accounting import jobs_in
+from aifbench.tables.accounting import account, jobs_in
 
 _TEXT, _INT, _FLOAT, _BOOL, _TEXTS = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.string())
 _METRIC = {"metric": _TEXT, "value": _FLOAT, "unit": _TEXT, "n": _INT, "ci_low": _FLOAT, "ci_high": _FLOAT}
@@ -80,6 +80,11 @@ class Tables:
         states = [row["state"] for row in self.rows["cases"]]
         return {state: states.count(state) for state in STATES}
 
+    def told(self) -> list[str]:
+        """Return how many cases are in each state, then a line for each damaged file."""
+        counts = " · ".join(f"{count} {state}" for state, count in self.counts().items())
+        return [counts, *(f"damaged: {damage}" for damage in self.damage)]
+
 
 @dataclass(frozen=True)
 class _Batch:
@@ -124,6 +129,17 @@ def collect(results: Path) -> Tables:
     damage = dict.fromkeys([*files.damage, *(found for batch in batches.values() for found in batch.damage)])
     rows["damage"] = [asdict(found) for found in damage]
     return Tables(rows, {name: batch.record for name, batch in batches.items() if batch.record}, plan.lost)
+
+
+def make_tables(results: Path, out: Path | None = None) -> Tables:
+    """Gather what is recorded, and what Slurm accounts, into the tables of a results folder, and return them.
+
+    `out`: the folder that they go to, when it is another one.
+    """
+    account(results, out)
+    tables = collect(results)
+    write_tables(tables, out or results)
+    return tables
 
 
 def write_tables(tables: Tables, results: Path) -> None:
@@ -281,13 +297,13 @@ def _csv(tables: Tables) -> str:
     for row in tables.rows["metrics"]:
         metrics.setdefault(row["case"], {})[row["metric"]] = row
     names = list(dict.fromkeys(row["metric"] for row in tables.rows["metrics"]))
-    flat = [(case, _flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
-    keys = list(dict.fromkeys(key for _, params in flat for key in params))
+    rows = [(case, flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
+    keys = list(dict.fromkeys(key for _, params in rows for key in params))
     file = io.StringIO(newline="")
     out = csv.writer(file)
     bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
     out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
-    for case, params in flat:
+    for case, params in rows:
         mine = metrics.get(case["case"], {})
         head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
         values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
@@ -296,14 +312,15 @@ def _csv(tables: Tables) -> str:
     return file.getvalue()
 
 
-def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return parameters without those within others, such as `schedule.rate`."""
+    found: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def _inert(cell: Any) -> Any:

@@ -49,7 +49,7 @@ class Terminal:
     def __init__(self, project: Path, results: Path, console: Console | None = None) -> None:
         settings = Settings.find(project, results)
         if not (settings.project / "workflow" / "Snakefile").is_file():
-            problem = "holds no workflow/Snakefile; go to the checkout, or name it"
+            problem = "holds no workflow/Snakefile: go to a checkout, or make a folder with `aifbench init`"
             raise ConfigError("--project", str(settings.project), problem)
         os.chdir(settings.project)
         self.console = console or Console()
