@@ -15,7 +15,7 @@ rule storage_batch:
         "../envs/aifbench.yaml"
     envmodules:
         *SYSTEM.modules,
-    threads: CORES
+    threads: get_cores
     resources:
         runtime=get_job("minutes"),
         mem_mb=get_job("memory_mib"),

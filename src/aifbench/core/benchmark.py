@@ -6,6 +6,7 @@ A benchmark is a folder of this package with these modules:
 `worker.py`   one `Worker` subclass (does things): runs in a fresh process per round and stores raw events only.
 `metrics.py`  `evaluate(...)` (pure): raw events and facts of one repetition -> metrics and verdict.
 `preflight.py` `check(...)`: what only this machine can tell (a file, free space, a reachable URL).
+`menu.py`     `MENU` (pure): what people are told and asked where they launch it.
 `server.py`   only where a batch needs a server: one `Server` subclass that the runner starts and stops.
 
 A round is one fresh process that measures each pending case once, in seeded random order. So repetitions of a case
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aifbench.core.errors import ConfigError
+from aifbench.core.menu import Menu
 from aifbench.core.params import Params
 from aifbench.core.records import Metric, Validity
 from aifbench.core.system import System
@@ -197,3 +199,9 @@ class Benchmark:
     def evaluate(self) -> Evaluate:
         """Import the pure function from raw events to metrics."""
         return import_module(f"aifbench.{self.name}.metrics").evaluate  # type: ignore[no-any-return]
+
+    def menu(self) -> Menu:
+        """Import what people are told and asked about it."""
+        menu: Menu = import_module(f"aifbench.{self.name}.menu").MENU
+        menu.check(self.params)
+        return menu
