@@ -488,7 +488,10 @@ def test_the_size_of_a_matrix_is_known_before_it_is_made():
     zipped = {"axes": {"clients": [1]}, "zip": {"file_size": ["1MiB", "2MiB"], "block_size": ["4KiB", "8KiB"]}}
     both = composed(benchmark="storage", config={**zipped, "exclude": [{"mode": "warm"}]})
     (checked,) = check_config(both.campaign, [Path("config/launch.yaml")]).suites
-    assert varied(checked) == [{"key": "file_size + block_size", "values": 2}, {"key": "exclude", "values": 1}]
+    assert varied(checked) == [
+        {"suite": "storage", "key": "file_size + block_size", "values": 2},
+        {"suite": "storage", "key": "exclude", "values": 1},
+    ]
 
 
 def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):

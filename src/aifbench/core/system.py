@@ -77,7 +77,7 @@ class Job(Strict):
 
     cores: int | None = Field(None, ge=1, description="cores of each node")
     memory_mib: int | None = Field(None, ge=512, description="memory of each node in MiB")
-    partition: Name | None = Field(None, description="partition, which must have what the suite needs")
+    partition: Name | None = Field(None, max_length=64, description="partition, which must have what the suite needs")
 
 
 class System(Strict):

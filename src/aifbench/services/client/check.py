@@ -291,7 +291,7 @@ def _check_cores(service: Service) -> None:
 
 
 def varied(suite: Suite) -> list[dict[str, Any]]:
-    """Return `[{key, values}]`: what makes more than one case of a suite, and how many values each has.
+    """Return `[{suite, key, values}]`: what makes more than one case of a suite, and how many values each has.
 
     Keys that are zipped count as one; those of a search vary with its own index alone.
     """
@@ -303,7 +303,7 @@ def varied(suite: Suite) -> list[dict[str, Any]]:
             counts[f"search.{index}.{name}"] = len(values) if isinstance(values, list) else 1
     counts = {name: count for name, count in counts.items() if count > 1}
     counts |= {name: len(rows) for name, rows in (("include", suite.include), ("exclude", suite.exclude)) if rows}
-    return [{"key": name, "values": count} for name, count in counts.items()]
+    return [{"suite": suite.keys.name, "key": name, "values": count} for name, count in counts.items()]
 
 
 def points(suite: Suite) -> int:

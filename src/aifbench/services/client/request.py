@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from aifbench.campaign.config import merge
 from aifbench.campaign.presets import Preset
+from aifbench.core.benchmark import Benchmark
 from aifbench.core.errors import nearest
 from aifbench.core.system import Name, System
 from aifbench.registry import benchmarks
@@ -361,13 +362,14 @@ def _part(
     _lay_over(part.suite, deepcopy(service.config))
     if service.clients is not None:
         part.put("clients", service.clients, "clients")
+    known = benchmarks().get(part.benchmark)
     # The only service may say its servers in `services`.
     for name, value in (("servers", service.servers), ("services", getattr(service, "services", None))):
         if value is not None:
-            if not _has(part.benchmark, "servers"):
+            if known is None or "servers" not in known.params.model_fields:
                 raise _without(part, name)
             part.put("servers", value, name)
-    _hardware(part, service.resources)
+    _hardware(part, known, service.resources)
     _job(part, service.resources.job, system)
     part.suite.setdefault("name", service.preset or part.benchmark)
     return part
@@ -472,18 +474,12 @@ def _lay_over(suite: dict[str, Any], overlay: dict[str, Any]) -> None:
         suite["search"] = {key: value for key, value in suite["search"].items() if key in kept}
 
 
-def _has(benchmark: str, name: str) -> bool:
-    """Return whether a benchmark has a parameter; one that there is not has none."""
-    known = benchmarks().get(benchmark)
-    return known is not None and name in known.params.model_fields
-
-
 def _without(part: Part, place: str) -> Refused:
     """Return the refusal of what a benchmark does not have."""
     return refuse("invalid_config", f"the benchmark {part.benchmark} has none", field=place, hint="leave it out")
 
 
-def _hardware(part: Part, resources: Resources) -> None:
+def _hardware(part: Part, known: Benchmark | None, resources: Resources) -> None:
     """Write hardware into the suite's own keys, as the menu of its benchmark says."""
     given = {"server": resources.server, "clients": resources.clients}
     asked = {
@@ -493,7 +489,6 @@ def _hardware(part: Part, resources: Resources) -> None:
         raise refuse("invalid_config", "a server on the cores has no GPUs", field="resources.server.gpus")
     if "server.gpus" in asked:
         asked.pop("server.device", None)  # the number says more
-    known = benchmarks().get(part.benchmark)
     for path, value in asked.items():
         place = f"resources.{path}"
         if known is None or path not in (menu := known.menu()).hardware:

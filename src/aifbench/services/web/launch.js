@@ -538,13 +538,13 @@ class Summary {
   }
 
   ok(answer) {
-    const plan = answer.plan;
+    const plan = answer.plan, several = new Set(plan.varied.map(({ suite }) => suite)).size > 1;
     const rows = [
       ["Measuring", `about ${duration(plan.expected_s)}`], ["Node-hours", `${plan.node_hours.toPrecision(2)} of ${plan.budget_node_hours}`],
       plan.gpu_hours ? ["GPU-hours", plan.gpu_hours.toPrecision(2)] : null,
       ...(plan.targets ?? []).map((one) => ["Writes to", `${visible(one.path)}: ${one.type}, ${bytes(one.free_bytes)} free here`]),
       ["Cases", `${plan.cases}, ${plan.repetitions} repetitions`],
-      plan.varied.length ? ["Varied", plan.varied.map(({ key, values }) => `${visible(key)} (${values})`).join(", ")] : null, ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
+      plan.varied.length ? ["Varied", plan.varied.map(({ suite, key, values }) => `${several ? `${visible(suite)}: ` : ""}${visible(key)} (${values})`).join(", ")] : null, ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
     ].filter(Boolean);
     this.figures.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     this.yaml.textContent = answer.config.replace(/^campaign: .*$/m, "campaign: my-run");
