@@ -248,7 +248,9 @@ def menu(
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, instead of a preset.", show_default=False)] = None,
     profile: Annotated[str | None, typer.Option(help="Profile on which it runs.", show_default=False)] = None,
     clients: Annotated[str | None, typer.Option(help="Clients, such as 4 or 1,2,4.", show_default=False)] = None,
-    services: Annotated[str | None, typer.Option(help="Servers per batch.", show_default=False)] = None,
+    servers: Annotated[
+        str | None, typer.Option("--servers", "--services", help="Servers of each batch.", show_default=False)
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -261,35 +263,47 @@ def menu(
             metavar="KEY=VALUE", help="server.device=gpu, server.cores=4, job.partition=cpu …", show_default=False
         ),
     ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="YAML",
+            help="One of several services of a launch, as in a request: '{preset: NAME, clients: 2}'.",
+            show_default=False,
+        ),
+    ] = None,
     node_hours: Annotated[float | None, typer.Option(help="Budget; default: 2.", show_default=False)] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing and launch.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Ask nothing, check, and launch nothing.")] = False,
     project: Annotated[Path, typer.Option(help="Checkout with workflow, profiles and config.")] = Path(),
     results: Annotated[Path, typer.Option(help="Folder of all campaigns' results.")] = Path("results"),
 ) -> None:
-    """Choose a benchmark, its clients, services and hardware, and launch it. Answers `ok RUN` or `ko` and the reason.
+    """Choose benchmarks, each with its clients, servers and hardware, and launch them. Says `ok RUN`, or `ko` and why.
 
     Exit code 1 for ko. Example: aifbench menu --preset storage-quick --clients 1,2 --yes
     """
+    from aifbench.files.yamlfile import read_text
     from aifbench.services.client.terminal import Terminal, ko, numbers
     from aifbench.services.problems import Refused
 
     given: dict[str, Any] = {"preset": preset, "benchmark": benchmark, "profile": profile, "node_hours": node_hours}
     try:
-        given |= {"clients": clients and numbers(clients), "services": services and numbers(services)}
+        given |= {"clients": clients and numbers(clients), "servers": servers and numbers(servers)}
     except ValueError:
-        raise ConfigError("--clients, --services", clients or services, "a number, or several: 1,2,4") from None
+        raise ConfigError("--clients, --servers", clients or servers, "a number, or several: 1,2,4") from None
     given |= {"config": nested(setting or []), "resources": nested(resource or [])}
+    given["services"] = [read_text(text, where="--service", key="") for text in service or []] or None
     given = {key: value for key, value in given.items() if value not in (None, {})}
     terminal = Terminal(project, results)
     try:
         given = terminal.named(given)
-        if yes or check:
+        if yes or check or service:
             request = terminal.request(given)
             terminal.check(request)
+        elif (asked := terminal.compose(given)) is not None:
+            request = asked
         else:
-            request = terminal.ask_until_it_works(given)
-        if check or not (yes or terminal.confirm()):
+            return
+        if check or (service and not yes and not terminal.confirm()):
             return
         run = terminal.launch(request)
         typer.echo(f"ok {run}")
@@ -515,15 +529,15 @@ def rosetta(
 ) -> None:
     """Print what other load generators would have printed for the raw events of one repetition."""
     from aifbench.core.damage import Damaged
-    from aifbench.inference.rosetta import table, translate
+    from aifbench.inference.rosetta import BENCHMARK, table, translate
     from aifbench.records.planned import read_plan
     from aifbench.records.reading import Reader
     from aifbench.records.store import RAW_FILE, BatchStore
 
     planned = read_plan(Reader(results)).cases
-    batch = next((row.batch for row in planned if row.case == case and row.benchmark == "inference"), None)
+    batch = next((row.batch for row in planned if row.case == case and row.benchmark == BENCHMARK), None)
     if batch is None:
-        raise ConfigError("case", case, f"is no inference case of {results}")
+        raise ConfigError("case", case, f"is no {BENCHMARK} case of {results}")
     store = BatchStore.of(results, batch)
     done = [record.repetition for record in store.read_cases() if record.case == case and record.raw is not None]
     if repetition not in done:

@@ -150,11 +150,62 @@ def test_validate_tells_the_plan_and_leaves_nothing(server):
     assert answer.status == 200, answer.body
     plan = answer.json()["plan"]
     assert (plan["cases"], plan["repetitions"], plan["batches"]) == (4, 8, 1)
-    assert plan["varied"] == [{"key": "mode", "values": 2}, {"key": "clients", "values": 2}]
+    assert plan["varied"] == [
+        {"suite": "storage-quick", "key": "mode", "values": 2},
+        {"suite": "storage-quick", "key": "clients", "values": 2},
+    ]
     assert "file_size: 1MiB" in answer.json()["config"]
     deep = server.post("/api/v1/runs:validate?dry_run=true", TINY, timeout=60).json()
     assert deep["checks"]["dry_run_s"] > 0
     assert list(server.results.iterdir()) == []
+
+
+SEVERAL = [
+    {**TINY, "clients": [1, 2]},
+    {"preset": "retrieval-quick", "resources": {"clients": {"cores": 1}},
+     "config": {"axes": {"index": "Flat"}, "vectors": 2000, "queries": 200, "repetitions": 2}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"config": {"top_k": 0}}, "invalid_config", "services[1].config.top_k"),
+        ({"clients": 65}, "over_limit", "services[1].clients"),
+        ({"config": {"axes": {"clients": list(range(1, 60)), "top_k": list(range(1, 60))}}}, "over_limit",
+         "services[1].config.axes"),
+        ({"config": {"repetitions": 10**6}}, "over_limit", "services[1].config.repetitions"),
+        ({"resources": {"clients": {"cores": 999}}}, "over_limit", "services[1].resources.clients.cores"),
+        ({"resources": {"server": {"cores": 1}}}, "invalid_config", "services[1].resources.server.cores"),
+        ({"preset": "broken"}, "invalid_config", "services[1].preset"),
+    ],
+)  # fmt: skip
+def test_one_answer_to_several_services_names_the_one_at_fault(server, change, code, field):
+    (server.project / "config" / "presets" / "broken.yaml").write_text("title: broken\n  text: [\n")
+    body = {"services": [SEVERAL[0], {**SEVERAL[1], **change}]}
+    expect_ko(server.post("/api/v1/runs:validate", body), 422, code, field)
+    expect_ko(launch(server, body), 422, code, field)
+    assert list(server.results.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_of_several_services(server):
+    body = {"services": SEVERAL, "node_hours": 0.5}
+    plan = server.post("/api/v1/runs:validate", body).json()["plan"]
+    assert (plan["cases"], plan["repetitions"], plan["batches"]) == (5, 10, 2)
+    assert {one["suite"] for one in plan["varied"]} == {"storage-quick"}
+    assert plan["budget_node_hours"] == 0.5
+    answer = launch(server, body)
+    assert answer.status == 202, answer.body
+    run = answer.json()["run_id"]
+    assert run.startswith("storage-quick-retrieval-quick-")
+    found = wait_for(server, run, "ended", "failed")
+    assert found["state"] == "ended", found["log"]
+    assert found["benchmarks"] == ["storage", "retrieval"]
+    assert found["counts"] == {"valid": 5, "invalid": 0, "failed": 0, "missing": 0}
+    report = server.get(f"/api/v1/runs/{run}/report").body.decode()
+    assert "execution_time_s" in report
+    assert "write_time_s" in report
 
 
 def test_more_threads_than_this_machine_has_cores_are_refused_here(server):

@@ -228,6 +228,63 @@ def test_a_problem_is_said_at_its_field(page):
     assert "at most 64" in question(page, "clients").locator(".problem").inner_text()
 
 
+def in_launch(page):
+    return page.get_by_role("group", name="In this launch")
+
+
+def sent(page, change):
+    """Make a change and return the request that is checked then."""
+    with page.expect_request("**/runs:validate") as asked:
+        checked(page, change)
+    return asked.value.post_data_json
+
+
+def test_several_benchmarks_in_one_launch(page):
+    assert "services" not in sent(page, lambda: set_values(page, "clients", "2"))
+    body = sent(page, lambda: page.get_by_role("button", name="Add another benchmark").click())
+    assert body["services"] == [
+        {"preset": "storage-quick", "config": {}, "clients": 2}, {"preset": "retrieval-quick", "config": {}},
+    ]  # fmt: skip
+    assert figure(page, "Cases") == "5, 15 repetitions"
+    assert figure(page, "Varied").startswith("storage-quick: mode (2), retrieval-quick: index (2)")
+    assert in_launch(page).get_by_role("button", pressed=True).inner_text() == "2 · Retrieval in a minute"
+    assert page.locator("[name=start]:checked").get_attribute("value") == "retrieval-quick"
+    body = sent(page, lambda: set_values(page, "config.top_k", "1", "5"))
+    assert body["services"][1]["config"] == {"axes": {"top_k": [1, 5]}}
+    body = sent(page, lambda: question(page, "resources.clients.cores").locator("input").fill("1"))
+    assert body["services"][1]["resources"] == {"clients": {"cores": 1}}
+    page.get_by_text("Seed and budget").click()
+    body = sent(page, lambda: page.get_by_label("Budget").fill("1.5"))
+    assert (body["node_hours"], body["profile"]) == (1.5, "laptop")
+    # The first comes back as it was left; a card is about the one that is shown.
+    in_launch(page).get_by_role("button", name="1 · Storage in a minute", exact=True).click()
+    assert question(page, "clients").locator("li").all_inner_texts() == ["2\n×"]
+    body = sent(page, lambda: page.locator("[value=storage-full]").check())
+    assert [one["preset"] for one in body["services"]] == ["storage-full", "retrieval-quick"]
+    assert violations(page) == []
+    body = sent(page, lambda: page.get_by_role("button", name="remove 1").click())
+    assert body["preset"] == "retrieval-quick"
+    assert body["config"] == {"axes": {"top_k": [1, 5]}}
+    assert in_launch(page).get_by_role("button", name="remove").count() == 0
+
+
+def test_a_problem_names_the_benchmark_that_has_it(page):
+    checked(page, lambda: page.get_by_role("button", name="Add another benchmark").click())
+    checked(page, lambda: set_values(page, "config.top_k", "30000"))
+    in_launch(page).get_by_role("button", name="1 · Storage in a minute", exact=True).click()
+    assert page.locator(".question.wrong").count() == 0
+    wrong = in_launch(page).locator("li.wrong")
+    assert wrong.inner_text().startswith("2 · Retrieval in a minute")
+    assert page.locator(".summary .problem").inner_text().startswith("2 · Top k: 30000")
+    assert page.locator(".summary button.main").is_disabled()
+    wrong.get_by_role("button", name="2 ·").first.click()
+    assert "30000" in question(page, "config.top_k").locator(".problem").inner_text()
+    assert violations(page) == []
+    checked(page, lambda: page.get_by_role("button", name="remove 2").click())
+    assert page.locator(".summary button.main").is_enabled()
+    assert in_launch(page).locator("li.wrong").count() == 0
+
+
 def test_keys_as_json(page):
     page.get_by_text("More parameters").click()
     box = page.get_by_label("Further keys")
@@ -252,9 +309,14 @@ def test_axe_finds_nothing_and_nothing_overflows(page, server):
     for width in (390, 768):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.locator("[value=inference-full]").check()
-    question(page, "config.engine.kind").wait_for()
-    assert violations(page) == []
+    checked(page, lambda: page.get_by_role("button", name="Add another benchmark").click())
+    checked(page, lambda: page.locator("[value=inference-full]").check())
+    assert in_launch(page).get_by_role("button", pressed=True).inner_text() == "2 · Inference, clients against latency"
+    for scheme, width in (("light", 390), ("dark", 1280)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert violations(page) == []
 
 
 @pytest.mark.slow

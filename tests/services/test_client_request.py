@@ -9,6 +9,7 @@ import yaml
 from aifbench.campaign.config import check_config
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import Preset, load_presets
+from aifbench.campaign.resources import job_resources
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
 from aifbench.services.client.check import Checker, points, varied
@@ -25,8 +26,7 @@ PRESETS, BROKEN = load_presets(ROOT / "config" / "presets")
 CHECKER = Checker(Settings(ROOT, ROOT / "results", ROOT / "state", ROOT / "run"), SlurmClient())
 PROFILES = {}
 for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
-    RAW = yaml.safe_load(path.read_text())
-    PROFILES[path.stem] = RAW, System.model_validate(RAW)
+    PROFILES[path.stem] = System.model_validate(yaml.safe_load(path.read_text()))
 
 
 def composed(**request):
@@ -35,7 +35,8 @@ def composed(**request):
 
 
 def suite(**request):
-    return composed(**request).suite
+    (part,) = composed(**request).parts
+    return part.suite
 
 
 def refused(**request):
@@ -113,19 +114,147 @@ def test_hardware():
             "job": {"cores": 32, "memory_mib": 64000, "partition": "gpu-long"},
         },
     }
-    found = composed(**request)
-    assert found.suite["engine"] | {} == {
+    found = suite(**request)
+    assert found["engine"] == {
         "kind": "ollama", "model": "mistral", "parallel": 16, "gpus": 2, "threads": 8, "context": 4096,
     }  # fmt: skip
-    assert found.suite["topology"] == "two-node"
-    assert found.suite["client_processes"] == 4
-    system = found.campaign["system"]
-    assert system["node"] == {"cores": 32, "memory_mib": 64000, "gpus": 4}
-    assert system["slurm"]["gpu_partition"] == "gpu-long"
-    assert system["slurm"]["partition"] == "cpu"
-    on_cores = composed(**{**request, "resources": {"server": {"device": "cpu"}, "job": {"partition": "large"}}})
-    assert on_cores.suite["engine"]["gpus"] == 0
-    assert on_cores.campaign["system"]["slurm"]["partition"] == "large"
+    assert found["topology"] == "two-node"
+    assert found["client_processes"] == 4
+    assert found["job"] == {"cores": 32, "memory_mib": 64000, "partition": "gpu-long"}
+    on_cores = suite(**{**request, "resources": {"server": {"device": "cpu"}, "job": {"partition": "large"}}})
+    assert on_cores["engine"]["gpus"] == 0
+    assert on_cores["job"] == {"partition": "large"}
+
+
+def test_each_service_has_a_job_of_its_own(monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "p200000")
+    gpu = {"preset": "inference-gpu", "resources": {"job": {"cores": 32, "partition": "gpu-long"}}}
+    disk = {"preset": "storage-quick", "resources": {"job": {"memory_mib": 64000}}}
+    found = composed(profile="meluxina", services=[gpu, disk, {"preset": "retrieval-quick"}])
+    plan = make_plan(check_config(found.campaign, [Path("config/launch.yaml")]))
+    system = plan.config.system
+    jobs = {batch.benchmark: job_resources(batch, system) for batch in plan.batches.values()}
+    assert {name: (job.cores, job.memory_mib, job.partition) for name, job in jobs.items()} == {
+        "inference": (32, system.node.memory_mib, "gpu-long"),
+        "storage": (system.node.cores, 64000, "cpu"),
+        "retrieval": (system.node.cores, system.node.memory_mib, "cpu"),
+    }
+    specs = {batch.benchmark: plan.spec(batch.id)["system"] for batch in plan.batches.values()}
+    assert specs["inference"]["node"]["cores"] == 32
+    assert specs["retrieval"] == system.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("clients", [[1], [2]])
+def test_two_services_that_share_a_batch_ask_for_the_same_job(monkeypatch, clients):
+    """The same cases, or others of the same set-up: both are measured by one job."""
+    monkeypatch.setenv("SBATCH_ACCOUNT", "p200000")
+
+    def plan(*cores):
+        services = [
+            {"preset": "storage-quick", "clients": number, "resources": {"job": {"cores": count}}}
+            for number, count in zip(([1], clients), cores, strict=True)
+        ]
+        found = composed(profile="meluxina", services=services)
+        return found, make_plan(check_config(found.campaign, [Path("config/launch.yaml")]))
+
+    assert len(plan(4, 4)[1].batches) == 1
+    with pytest.raises(ConfigError, match="share a job") as caught:
+        plan(4, 8)
+    assert caught.value.key == "suites[1].job"
+
+
+SEVERAL = [
+    {"preset": "storage-quick", "clients": [1, 2]},
+    {"benchmark": "retrieval", "config": {"dataset": "glove-50", "vectors": 1000, "index": "Flat", "top_k": 5},
+     "resources": {"clients": {"cores": 2}}},
+    {"preset": "inference-quick", "clients": 3, "servers": 2, "config": {"repetitions": 2}},
+]  # fmt: skip
+
+
+def test_several_services_are_one_campaign_of_several_suites():
+    found = composed(services=SEVERAL, seed=7, node_hours=1).campaign
+    assert {key: found[key] for key in ("seed", "budget", "system")} == {
+        "seed": 7, "budget": {"node_hours": 1}, "system": "laptop",
+    }  # fmt: skip
+    disk, neighbours, chat = found["suites"]
+    assert disk == suite(**SEVERAL[0])
+    assert neighbours == suite(**SEVERAL[1]) | {"name": "retrieval", "threads": 2}
+    assert (chat["clients"], chat["servers"], chat["repetitions"]) == (3, 2, 2)
+    plan = make_plan(check_config(found, [Path("config/launch.yaml")]))
+    assert [batch.benchmark for batch in plan.batches.values()] == ["storage", "retrieval", "inference"]
+    assert len(plan.cases) == 4 + 1 + 1
+
+
+def test_one_service_in_a_list_is_the_same_as_one():
+    assert composed(services=[SEVERAL[0]]).campaign == composed(**SEVERAL[0]).campaign
+
+
+def test_the_names_of_suites_that_start_alike_are_told_apart():
+    services = [{"preset": "storage-quick"}, {"preset": "storage-quick", "config": {"name": "mine"}}]
+    services += [
+        {"preset": "storage-quick", "clients": 2},
+        {"benchmark": "storage", "config": {"name": "storage-quick-2"}},
+    ]
+    names = [one["name"] for one in composed(services=services).campaign["suites"]]
+    assert names == ["storage-quick", "mine", "storage-quick-3", "storage-quick-2"]
+
+
+def test_servers_may_be_said_in_services_where_there_is_one():
+    assert suite(preset="inference-quick", services=[1, 2]) == suite(preset="inference-quick", servers=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "field"),
+    [
+        ({"preset": "storage-quik"}, "unknown_preset", "services[1].preset"),
+        ({"preset": "inference-gpu"}, "unknown_preset", "services[1].preset"),
+        ({}, "unknown_benchmark", "services[1].preset"),
+        ({"preset": "storage-quick", "servers": 2}, "invalid_config", "services[1].servers"),
+        ({"preset": "storage-quick", "resources": {"server": {"cores": 2}}}, "invalid_config",
+         "services[1].resources.server.cores"),
+        ({"preset": "storage-quick", "resources": {"job": {"cores": 2}}}, "invalid_config",
+         "services[1].resources.job.cores"),
+        ({"preset": "storage-quick", "config": {"path": "/etc"}}, "invalid_config", "services[1].config.path"),
+        ({"preset": "storage-quick", "clients": 0}, "invalid_request", "services[1].clients"),
+        ({"preset": "storage-quick", "clients": [1, 0]}, "invalid_request", "services[1].clients[1]"),
+        ({"preset": "storage-quick", "colour": "red"}, "invalid_request", "services[1].colour"),
+        ({"preset": "storage-quick", "profile": "laptop"}, "invalid_request", "services[1].profile"),
+        ({"preset": "storage-quick", "resources": {"server": {"device": "tpu"}}}, "invalid_request",
+         "services[1].resources.server.device"),
+        ({"config": 3, "resources": {"job": {"cores": 0}}}, "invalid_request", "services[1].config"),
+        (3, "invalid_request", "services[1]"),
+    ],
+)  # fmt: skip
+def test_the_service_at_fault_is_named(service, code, field):
+    found = refused(services=[{"preset": "retrieval-quick"}, service])
+    assert (found.code, found.field) == (code, field), found.message
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"top_k": 0}, "services[1].config.top_k"),
+        ({"axes": {"top_k": [1, 30_000]}}, "services[1].config.axes.top_k[1]"),
+        ({"vectors": 10, "top_k": 20}, "services[1].config.top_k"),
+        ({"top_kk": 3}, "services[1].config.top_kk"),
+    ],
+)
+def test_what_the_plan_refuses_names_the_service_too(config, field):
+    found = composed(services=[{"preset": "storage-quick"}, {"preset": "retrieval-quick", "config": config}])
+    with pytest.raises(ConfigError) as caught:
+        make_plan(check_config(found.campaign, [Path("config/launch.yaml")]))
+    assert found.field_of(caught.value.key) == field
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [({"clients": 2}, "clients"), ({"preset": "storage-quick"}, "preset"), ({"config": {}}, "config"),
+     ({"servers": 2}, "servers")],
+)  # fmt: skip
+def test_what_belongs_to_a_service_does_not_stand_beside_the_list(more, field):
+    found = refused(services=SEVERAL, **more)
+    assert (found.code, found.field) == ("invalid_request", field)
+    assert refused(preset="inference-quick", services=2, servers=2).field == "servers"
 
 
 def test_a_benchmark_without_a_preset():
@@ -145,6 +274,8 @@ def test_a_benchmark_without_a_preset():
         ({"preset": "storage-quick", "benchmark": "inference"}, "invalid_request", "benchmark"),
         ({"preset": "storage-quick", "config": {"benchmark": ["storage"]}}, "invalid_request", "config.benchmark"),
         ({"preset": "storage-quick", "services": 2}, "invalid_config", "services"),
+        ({"preset": "storage-quick", "servers": 2}, "invalid_config", "servers"),
+        ({"services": []}, "invalid_request", "services"),
         (
             {"preset": "storage-quick", "resources": {"server": {"cores": 2}}},
             "invalid_config",
@@ -247,6 +378,7 @@ def test_not_json_and_too_deep():
         ({"clients": 0, "profile": "meluxina"}, "clients", "0: too small", "a whole number, 1 to 256, or a list"),
         ({"clients": 0, "profile": "nowhere"}, "clients", "0: too small", "a whole number, 1 to 1024, or a list"),
         ({"services": [1] * 17}, "services", "too many values", "a list of 1 to 16 of these"),
+        ({"services": []}, "services", "too few values", "a list of 1 to 16 mappings, one for each service"),
         ({"seed": -1}, "seed", "-1: too small", "allowed: a whole number, 0 to 9007199254740991"),
         ({"node_hours": 0}, "node_hours", "0: too small", "allowed: a number above 0, at most 100000"),
         ({"resources": 3}, "resources", "3: of the wrong kind", "allowed: a mapping of keys to values"),
@@ -261,6 +393,12 @@ def test_a_wrong_value_is_told_what_is_allowed_there(request_, field, message, h
     assert (found.code, found.field) == ("invalid_request", field)
     assert message in found.message
     assert hint in found.hint
+
+
+def test_the_hint_of_a_services_clients_is_that_of_its_benchmark_and_system():
+    services = [{"preset": "storage-quick"}, {"preset": "inference-gpu", "clients": [1, 0]}]
+    found = refused(services=services, profile="meluxina")
+    assert (found.field, found.hint) == ("services[1].clients[1]", "allowed: a whole number, 1 to 256")
 
 
 def test_what_is_not_json_is_called_so():
@@ -350,7 +488,10 @@ def test_the_size_of_a_matrix_is_known_before_it_is_made():
     zipped = {"axes": {"clients": [1]}, "zip": {"file_size": ["1MiB", "2MiB"], "block_size": ["4KiB", "8KiB"]}}
     both = composed(benchmark="storage", config={**zipped, "exclude": [{"mode": "warm"}]})
     (checked,) = check_config(both.campaign, [Path("config/launch.yaml")]).suites
-    assert varied(checked) == [{"key": "file_size + block_size", "values": 2}, {"key": "exclude", "values": 1}]
+    assert varied(checked) == [
+        {"suite": "storage", "key": "file_size + block_size", "values": 2},
+        {"suite": "storage", "key": "exclude", "values": 1},
+    ]
 
 
 def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):

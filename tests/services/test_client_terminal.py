@@ -1,5 +1,6 @@
 """`aifbench menu` and `aifbench runs`: the same launches from a terminal, without a service."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -35,6 +36,24 @@ def terminal(tmp_path):
             check=False,
         )
 
+    def typed(*arguments, said):
+        """Answer the questions in a pseudo-terminal, one line for each; return all that it has shown."""
+        keyboard, screen = os.openpty()
+        command = [sys.executable, "-m", "aifbench", *arguments]
+        with subprocess.Popen(
+            command, cwd=project, env=environment, stdin=screen, stdout=screen, stderr=screen
+        ) as menu:
+            os.close(screen)
+            os.write(keyboard, "".join(f"{line}\n" for line in said).encode())
+            shown = b""
+            with contextlib.suppress(OSError):  # how a terminal ends
+                while part := os.read(keyboard, 4096):
+                    shown += part
+        os.close(keyboard)
+        assert menu.returncode == 0, shown.decode()
+        return shown.decode()
+
+    call.typed = typed
     yield call
     for folder in project.glob("*/*/launch"):
         if not (folder / "exit.json").exists():
@@ -76,6 +95,28 @@ def test_cancel(terminal):
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"{run}: cancelled" in cancelled.stdout
     assert f"continue:       aifbench runs {run} --continue" in cancelled.stdout
+
+
+@pytest.mark.parametrize(("said", "cases"), [("5", 3), ("1,5", 6), ("", 3)])
+def test_retrieval_is_launched_with_a_k_from_a_real_terminal(terminal, said, cases):
+    """It asked for the axis `k`, of which no suite knows: whatever was said was refused."""
+    shown = terminal.typed(
+        "menu", "--preset", "retrieval-quick", "--profile", "laptop", said=[said, "1", "2", "n"]
+    )  # k, clients, repetitions; then no launch
+    assert "neighbours asked for" in shown
+    assert f"{cases} cases, {2 * cases} repetitions in" in shown
+    assert "ko" not in shown.split()
+
+
+def test_another_benchmark_is_added_to_the_launch(terminal):
+    # storage: file size, clients, repetitions, add; then retrieval by name: k, a wrong number of clients, both again
+    shown = terminal.typed(
+        "menu", "--preset", "storage-quick", "--profile", "laptop",
+        said=["1MiB", "1,2", "2", "add", "retrieval-quick", "5", "99", "2", "1", "n"],
+    )  # fmt: skip
+    assert "4 cases, 8 repetitions in 1 job(s)" in shown
+    assert "ko over_limit services[1].clients: 99: more clients than system 'laptop' allows" in shown
+    assert "7 cases, 14 repetitions in 3 job(s)" in shown
 
 
 def test_the_questions(terminal):
@@ -122,6 +163,13 @@ def test_what_is_refused_is_asked_again_and_nothing_else(terminal, said, code, f
     assert "Launch it?" in asked.stdout
 
 
+def test_several_services_by_options(terminal):
+    services = ["--service", "{preset: storage-quick, clients: [1, 2]}", "--service", "{preset: retrieval-quick}"]
+    found = terminal("menu", *services, "--check")
+    assert found.returncode == 0, found.stderr
+    assert "7 cases, 21 repetitions in 3 job(s)" in found.stdout
+
+
 def test_a_wrong_option_is_not_asked_again(terminal):
     refused = terminal("menu", "--preset", "storage-quick", "--profile", "laptop", "--set", "mode=drect", said="\n\n\n")
     assert refused.returncode == 1
@@ -161,6 +209,12 @@ def test_options_of_runs_that_lack_something(terminal, options):
         (["--preset", "storage-quick", "--set", "pack=2026-11-26"], "ko invalid_config config.pack: '2026-11-26': "),
         (["--preset", "storage-quick", "--set", f"x={10**18}"], "ko invalid_config config.x: "),
         (["--preset", "storage-quick", "--set", "path=/etc"], "ko invalid_config config.path: "),
+        (
+            ["--service", "{preset: storage-quick}", "--service", "{preset: retrieval-quick, config: {top_k: 0}}"],
+            "ko invalid_config services[1].config.top_k: 0: ",
+        ),
+        (["--service", "{preset: storage-quick}", "--clients", "2"], "ko invalid_request clients: "),
+        (["--service", "storage-quick"], "ko invalid_request services[0]: 'storage-quick': of the wrong kind "),
     ],
 )
 def test_refusals_are_one_line_and_exit_code_1(terminal, arguments, line):
@@ -173,7 +227,7 @@ def test_refusals_are_one_line_and_exit_code_1(terminal, arguments, line):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--clients", "many"], "aifbench: --clients, --services = 'many': a number, or several: 1,2,4"),
+        (["--clients", "many"], "aifbench: --clients, --servers = 'many': a number, or several: 1,2,4"),
         (["--set", "a=1", "--set", "a.b=2"], "aifbench: --set = 'a.b': a has a value already"),
         (["--project", "config"], "aifbench: --project = '"),
         (["--set", "axes"], "aifbench: --set = 'axes': needs the form KEY=VALUE"),

@@ -17,7 +17,7 @@ rule batch:
         f"{workflow.basedir}/envs/aifbench.yaml"
     envmodules:
         *SYSTEM.modules,
-    threads: CORES
+    threads: get_cores
     resources:
         runtime=get_job("minutes"),
         mem_mb=get_job("memory_mib"),

@@ -41,7 +41,7 @@ GATE = f"{RESULTS}/gate.txt"
 IMAGE = f"{IMAGES}/{{image}}.sif"
 MODEL = f"{MODELS}/{{model}}.json"
 # Measurements do not share a machine: a batch takes all cores that the workflow, or its node, has.
-CORES = SYSTEM.node.cores if SYSTEM.slurm else workflow.cores or 1
+CORES = workflow.cores or 1
 
 
 def get_config_arguments(wildcards):
@@ -72,6 +72,10 @@ def get_job(name):
         )
 
     return get
+
+
+def get_cores(wildcards, attempt):
+    return get_job("cores")(wildcards, attempt) or CORES
 
 
 def get_service(name):

@@ -24,7 +24,7 @@ from aifbench.core.errors import ConfigError, given, nearest, unknown_key
 from aifbench.core.paths import WRITTEN, FilePath, name_problem
 from aifbench.core.repetitions import Repetitions
 from aifbench.core.strict import Strict
-from aifbench.core.system import Slurm, System
+from aifbench.core.system import Job, Slurm, System
 from aifbench.core.units import format_size
 from aifbench.files.yamlfile import below, read_mapping
 from aifbench.registry import benchmarks, left_out
@@ -49,6 +49,7 @@ class SuiteKeys(Strict):
     pack: int | None = Field(
         None, ge=1, description="most cases per job; absent: all cases that share a set-up; 1: a job per case"
     )
+    job: Job | None = Field(None, description="what each Slurm job asks for; absent: what the system says")
 
 
 class Budget(Strict):

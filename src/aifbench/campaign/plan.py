@@ -25,6 +25,7 @@ from aifbench.core.errors import ConfigError, full_disk
 from aifbench.core.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.core.params import MOST_CASES, Params
 from aifbench.core.repetitions import Repetitions
+from aifbench.core.system import Job
 from aifbench.core.units import duration, format_size
 from aifbench.files.bounded import LARGEST_FILE
 from aifbench.files.written import atomic_write
@@ -60,6 +61,8 @@ class Batch:
     cases: list[Case] = field(default_factory=list)
     job_s: float = 0.0
     """Expected time of the job before and after the batch."""
+    job: Job | None = None
+    """What its job asks for where that is not what the system says."""
 
     @property
     def nodes(self) -> int:
@@ -97,7 +100,7 @@ class Plan:
     def spec(self, batch_id: str) -> dict[str, Any]:
         """Return all that the job of a batch needs to know, as plain data."""
         batch = self.batches[batch_id]
-        system = self.config.system
+        system = self.config.system.for_job(batch.job)
         return {
             "schema_version": SCHEMA_VERSION,
             "campaign": self.config.keys.campaign,
@@ -250,6 +253,11 @@ def make_plan(config: Config) -> Plan:
             key = f"{suite.prefix}.exclude" if suite.prefix else "exclude"
             raise ConfigError(key, None, "leaves no case in this suite", where=suite.where)
         _assign(fresh, suite, system, batches)
+        for batch in batches.values():
+            if batch.job != suite.keys.job and any(suite.keys.name in case.suites for case in batch.cases):
+                problem = "its cases share a job with those of another suite, which asks for something else"
+                key, allowed = _key(suite, "job"), "the same in both suites"
+                raise ConfigError(key, None, problem, allowed, suite.where)
     if config.system.slurm is not None:
         for batch in batches.values():
             batch.job_s = SLURM_JOB_S
@@ -327,7 +335,7 @@ def _assign(fresh: list[Case], suite: Suite, system: Mapping[str, str], batches:
             case.batch = base + _part(case.id, len(members), suite.keys.pack)
             if case.batch not in batches:
                 shared = case.params.model_dump(mode="json", include=set(case.params.setup_names()))
-                batches[case.batch] = Batch(case.batch, case.benchmark, shared)
+                batches[case.batch] = Batch(case.batch, case.benchmark, shared, job=suite.keys.job)
             batches[case.batch].cases.append(case)
 
 
@@ -376,6 +384,9 @@ def _check_system(plan: Plan) -> None:
         problem = "is required: the account that pays; or set it in the variable SBATCH_ACCOUNT"
         raise ConfigError("slurm.account", None, problem, where=where)
     suites = {suite.keys.name: suite for suite in plan.config.suites}
+    for suite in plan.config.suites:
+        if suite.keys.job is not None and system.slurm is None:
+            raise ConfigError(_key(suite, "job"), None, f"{where} has no scheduler", where=suite.where)
     for batch in plan.batches.values():
         case = batch.cases[0]
         suite, params = suites[case.suites[0]], case.params

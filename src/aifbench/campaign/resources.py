@@ -30,7 +30,7 @@ class JobResources:
 
 def job_resources(batch: Batch, system: System, attempt: int = 1) -> JobResources:
     """Return what the job of `batch` asks for; a later attempt gets more time."""
-    params = batch.cases[0].params
+    params, system = batch.cases[0].params, system.for_job(batch.job)
     minutes = max(FLOOR_MINUTES, round(FACTOR * attempt * batch.expected_s / 60))
     if system.limits.job_hours is not None:
         minutes = min(minutes, int(60 * system.limits.job_hours))

@@ -6,6 +6,7 @@ A benchmark is a folder with these modules, here or in another package (docs/add
 `worker.py`   one `Worker` subclass (does things): runs in a fresh process per round and stores raw events only.
 `metrics.py`  `evaluate(...)` (pure): raw events and facts of one repetition -> metrics and verdict.
 `preflight.py` `check(...)`: what only this machine can tell (a file, free space, a reachable URL).
+`menu.py`     `MENU` (pure): what people are told and asked where they launch it.
 `server.py`   only where a batch needs a server: one `Server` subclass that the runner starts and stops.
 
 A round is one fresh process that measures each pending case once, in seeded random order. So repetitions of a case
@@ -25,6 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aifbench.core.errors import ConfigError
+from aifbench.core.menu import Menu
 from aifbench.core.params import Params
 from aifbench.core.records import Metric, Validity
 from aifbench.core.system import System
@@ -207,6 +209,12 @@ class Benchmark:
     def evaluate(self) -> Evaluate:
         """Import the pure function from raw events to metrics."""
         return self._module("metrics").evaluate  # type: ignore[no-any-return]
+
+    def menu(self) -> Menu:
+        """Import what people are told and asked about it."""
+        menu: Menu = self._module("menu").MENU
+        menu.check(self.params)
+        return menu
 
     def _module(self, name: str) -> ModuleType:
         return import_module(f"{self.package}.{name}")

@@ -139,6 +139,10 @@ class Params(Strict):
         """Return the folders outside the system's own that the batch writes in; they are made (overridden)."""
         return ()
 
+    def under_test(self, target: Path) -> tuple[Path, ...]:
+        """Return the folders whose speed is measured; `target` is the system's own (overridden)."""
+        return ()
+
     def secrets(self) -> tuple[str, ...]:
         """Return the names of environment variables that hold keys which the batch needs (overridden)."""
         return ()

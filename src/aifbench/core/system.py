@@ -72,6 +72,14 @@ class Slurm(Strict):
         return self.gpu_partition or self.partition if gpus else self.partition
 
 
+class Job(Strict):
+    """What each job of a suite asks for; what is absent is as the system says."""
+
+    cores: int | None = Field(None, ge=1, description="cores of each node")
+    memory_mib: int | None = Field(None, ge=512, description="memory of each node in MiB")
+    partition: Name | None = Field(None, max_length=64, description="partition, which must have what the suite needs")
+
+
 class System(Strict):
     """One machine or cluster."""
 
@@ -87,6 +95,16 @@ class System(Strict):
     modules: tuple[Module, ...] = Field((), description="environment modules that a job loads, such as Apptainer")
     slurm: Slurm | None = Field(None, description="the scheduler; absent: jobs run on this machine")
     node: Node | None = Field(None, description="what a job gets of a node; needed with `slurm`")
+
+    def for_job(self, job: Job | None) -> System:
+        """Return the system as the jobs of a suite have it; one without a scheduler is left as it is."""
+        if job is None or self.slurm is None or self.node is None:
+            return self
+        asked = job.model_dump(exclude_none=True)
+        partition = asked.pop("partition", None)
+        places = {"partition": partition, "gpu_partition": partition} if partition else {}
+        slurm, node = self.slurm.model_copy(update=places), self.node.model_copy(update=asked)
+        return self.model_copy(update={"slurm": slurm, "node": node})
 
     @model_validator(mode="after")
     def _slurm_needs_a_node(self) -> System:

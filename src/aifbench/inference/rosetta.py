@@ -64,6 +64,9 @@ class Row:
     there is no value."""
 
 
+BENCHMARK = "inference"
+
+
 def translate(raw: Raw) -> list[Row]:
     """Return the rows of all six tools for the raw columns of one repetition.
 

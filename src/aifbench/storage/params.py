@@ -116,6 +116,10 @@ class StorageParams(Params):
         """The folder under test."""
         return () if self.path is None else (Path(self.path),)
 
+    def under_test(self, target: Path) -> tuple[Path, ...]:
+        """The folder under test, or that of the system."""
+        return self.writes() or (target,)
+
     def slug(self) -> str:
         """Return a short readable name of the folder under test."""
         name = "target" if self.path is None else re.sub(r"[^a-z0-9]+", "-", self.path.lower()).strip("-")[-24:]

@@ -21,7 +21,7 @@ from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.matrix import size
 from aifbench.campaign.plan import Plan, check, make_plan
 from aifbench.campaign.presets import FOLDER, Preset, load_presets
-from aifbench.campaign.resources import job_resources
+from aifbench.campaign.resources import JobResources, job_resources
 from aifbench.core.errors import ConfigError
 from aifbench.core.paths import operand
 from aifbench.core.system import System
@@ -31,7 +31,7 @@ from aifbench.machine.filesystem import mount_of
 from aifbench.provision.models import record_file
 from aifbench.registry import benchmarks
 from aifbench.services.client.reasons import from_config, refuse
-from aifbench.services.client.request import Composed, LaunchRequest, compose, parse_request
+from aifbench.services.client.request import Composed, LaunchRequest, Service, compose, parse_request, within
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.settings import Settings
 
@@ -71,7 +71,7 @@ class Checked:
             },
             "budget_node_hours": self.plan.config.keys.budget.node_hours,
             "expected_end": self.plan.expected_end(now).isoformat(timespec="seconds"),
-            "varied": varied(self.plan.config.suites[0]),
+            "varied": [found for suite in self.plan.config.suites for found in varied(suite)],
             "targets": self._targets(),
             "jobs": [
                 {
@@ -85,12 +85,24 @@ class Checked:
             ],
         }
 
+    def place_of(self, batch: str) -> str:
+        """Return the place in the request of the service that a batch belongs to; see `Part.place`."""
+        names = [suite.keys.name for suite in self.plan.config.suites]
+        return self.composed.parts[names.index(self.plan.batches[batch].cases[0].suites[0])].place
+
+    def requests(self) -> list[tuple[str, JobResources]]:
+        """Return the distinct requests of the jobs, each with the place of the first service that makes it."""
+        system = self.plan.config.system
+        found: dict[JobResources, str] = {}
+        for batch in self.plan.batches.values():
+            found.setdefault(job_resources(batch, system), self.place_of(batch.id))
+        return [(place, resources) for resources, place in found.items()]
+
     def _targets(self) -> list[dict[str, Any]]:
         """Return `[{path, type, free_bytes}]` of the folders under test, as they are seen from here."""
         paths: dict[Path, None] = {}
         for case in self.plan.cases:
-            if case.benchmark == "storage":
-                paths |= dict.fromkeys(case.params.writes() or (self.plan.config.system.paths.target,))
+            paths |= dict.fromkeys(case.params.under_test(self.plan.config.system.paths.target))
         return [_target(path) for path in paths]
 
 
@@ -115,15 +127,14 @@ class Checker:
             self._presets = signature, load_presets(folder)
         return self._presets[1]
 
-    def profiles(self) -> dict[str, tuple[dict[str, Any], System]]:
+    def profiles(self) -> dict[str, System]:
         """Return the system of each profile (`profiles/<name>` with `config/systems/<name>.yaml`)."""
         found = {}
         for folder in sorted((self.settings.project / "profiles").glob("*")):
             path = self.settings.project / "config" / "systems" / f"{folder.name}.yaml"
             if (folder / "config.yaml").is_file() and path.is_file():
                 try:
-                    raw = read_mapping(path)
-                    found[folder.name] = raw, System.model_validate(raw)
+                    found[folder.name] = System.model_validate(read_mapping(path))
                 except (ConfigError, ValueError):
                     continue  # `aifbench plan` says what is wrong with it
         return found
@@ -132,13 +143,12 @@ class Checker:
         """Return the request of a body of JSON. Raises `Refused`."""
         return parse_request(body, self._most_clients)
 
-    def _most_clients(self, body: Any) -> int | None:
-        """Return the most clients of the system and the benchmark that a body names; None where it names none."""
-        if not isinstance(body, Mapping):
-            return None
-        system = next((s for name, (_, s) in self.profiles().items() if name == body.get("profile", "laptop")), None)
-        preset = next((p for name, p in self.presets()[0].items() if name == body.get("preset")), None)
-        benchmark = benchmarks().get(preset.benchmark if preset else str(body.get("benchmark")))
+    def _most_clients(self, body: Mapping[str, Any], service: Mapping[str, Any]) -> int | None:
+        """Return the most clients of the system that a body names, and of its service's benchmark; None: no system."""
+        profile, named = body.get("profile", "laptop"), service.get("preset")
+        system = next((system for name, system in self.profiles().items() if name == profile), None)
+        preset = next((preset for name, preset in self.presets()[0].items() if name == named), None)
+        benchmark = benchmarks().get(preset.benchmark if preset else str(service.get("benchmark")))
         if system is None:
             return None
         limit = system.limits.clients
@@ -147,8 +157,10 @@ class Checker:
     def compose(self, request: LaunchRequest, run_id: str) -> Composed:
         """Return the campaign of a request. Raises `Refused`."""
         presets, broken = self.presets()
-        if request.preset in broken:
-            raise refuse("invalid_config", str(broken[request.preset]), field="preset", hint="mend the file")
+        for place, part in request.parts.items():
+            if part.preset in broken:
+                problem = str(broken[part.preset])
+                raise refuse("invalid_config", problem, field=f"{place}preset", hint="mend the file")
         return compose(request, presets, self.profiles(), run_id, self._results())
 
     def cheap(self, request: LaunchRequest, run_id: str) -> Checked:
@@ -156,27 +168,31 @@ class Checker:
         composed = self.compose(request, run_id)
         try:
             config = check_config(composed.campaign, [self.settings.project / "config" / "launch.yaml"])
-            suite = config.suites[0]
-            count = points(suite)
-            if count > MOST_CASES:
+            counts = {part.place: points(suite) for part, suite in zip(composed.parts, config.suites, strict=True)}
+            if sum(counts.values()) > MOST_CASES:
                 raise refuse(
-                    "over_limit", f"{count} cases; at most {MOST_CASES} from here", field="config.axes",
+                    "over_limit", f"{sum(counts.values())} cases; at most {MOST_CASES} from here",
+                    field=f"{max(counts, key=counts.__getitem__)}config.axes",
                     hint="take values out of the axes, or run a campaign file with snakemake",
                 )  # fmt: skip
-            if suite.keys.repetitions.max > MOST_REPETITIONS:
-                message = f"{suite.keys.repetitions.max} repetitions; at most {MOST_REPETITIONS} from here"
-                raise refuse("over_limit", message, field="config.repetitions", hint=f"at most {MOST_REPETITIONS}")
+            for part, suite in zip(composed.parts, config.suites, strict=True):
+                if (most := suite.keys.repetitions.max) > MOST_REPETITIONS:
+                    hint, field = f"at most {MOST_REPETITIONS}", f"{part.place}config.repetitions"
+                    raise refuse("over_limit", f"{most} repetitions; {hint} from here", field=field, hint=hint)
             plan = make_plan(config)
             check(plan, machine=False)
         except ConfigError as error:
             raise from_config(error, composed.field_of(error.key)) from None
         if config.system.slurm is None:
-            _check_cores(request)
+            for place, service in request.parts.items():
+                with within(place):
+                    _check_cores(service)
         checked = Checked(request, composed, plan)
         self._ready(checked)
         if config.system.slurm is not None:
-            for resources in _requests(plan):
-                self.slurm.check_partition(str(resources.partition), resources)
+            for place, resources in checked.requests():
+                with within(place):
+                    self.slurm.check_partition(str(resources.partition), resources)
         return checked
 
     def slow(self, checked: Checked, config: Path) -> dict[str, float]:
@@ -192,8 +208,9 @@ class Checker:
             took["machine_s"] = time.monotonic() - begin
         else:
             begin = time.monotonic()
-            for resources in _requests(checked.plan):
-                self.slurm.test(resources)
+            for place, resources in checked.requests():
+                with within(place):
+                    self.slurm.test(resources)
             took["sbatch_test_s"] = time.monotonic() - begin
         begin = time.monotonic()
         self._dry_run(checked.request.profile, config)
@@ -242,8 +259,8 @@ class Checker:
             for engine in needs.models:
                 if not record_file(self.settings.project / system.paths.models, engine.model).is_file():
                     hint = f"make it once: aifbench model {engine.model} {where}"
-                    message = f"the model {engine.model} is not there"
-                    raise refuse("image_missing", message, field="config.engine.model", hint=hint)
+                    message, place = f"the model {engine.model} is not there", checked.place_of(batch)
+                    raise refuse("image_missing", message, field=f"{place}config.engine.model", hint=hint)
 
     def _dry_run(self, profile: str, config: Path) -> None:
         try:
@@ -264,17 +281,17 @@ class Checker:
             raise refuse("dry_run_failed", f"snakemake -n: {lines[-1] if lines else 'no reason given'}"[:500])
 
 
-def _check_cores(request: LaunchRequest) -> None:
+def _check_cores(service: Service) -> None:
     """Refuse more threads than this machine has cores for us. Raises `Refused`."""
     usable = len(os.sched_getaffinity(0))
-    for part, cores in (("server", request.resources.server.cores), ("clients", request.resources.clients.cores)):
+    for part, cores in (("server", service.resources.server.cores), ("clients", service.resources.clients.cores)):
         if cores is not None and cores > usable:
             message = f"{cores} threads; this machine has {usable} cores for them"
             raise refuse("over_limit", message, field=f"resources.{part}.cores", hint=f"at most {usable}")
 
 
 def varied(suite: Suite) -> list[dict[str, Any]]:
-    """Return `[{key, values}]`: what makes more than one case of a suite, and how many values each has.
+    """Return `[{suite, key, values}]`: what makes more than one case of a suite, and how many values each has.
 
     Keys that are zipped count as one; those of a search vary with its own index alone.
     """
@@ -286,7 +303,7 @@ def varied(suite: Suite) -> list[dict[str, Any]]:
             counts[f"search.{index}.{name}"] = len(values) if isinstance(values, list) else 1
     counts = {name: count for name, count in counts.items() if count > 1}
     counts |= {name: len(rows) for name, rows in (("include", suite.include), ("exclude", suite.exclude)) if rows}
-    return [{"key": name, "values": count} for name, count in counts.items()]
+    return [{"suite": suite.keys.name, "key": name, "values": count} for name, count in counts.items()]
 
 
 def points(suite: Suite) -> int:
@@ -302,11 +319,6 @@ def points(suite: Suite) -> int:
         default=1,
     )
     return (size(suite) - len(suite.include)) * max(most, 1) + len(suite.include)
-
-
-def _requests(plan: Plan) -> list[Any]:
-    """Return the distinct requests of a plan's jobs."""
-    return list(dict.fromkeys(job_resources(batch, plan.config.system) for batch in plan.batches.values()))
 
 
 def _variables(suite: Mapping[str, Any]) -> set[str]:

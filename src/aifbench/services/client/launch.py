@@ -203,7 +203,7 @@ class Launcher:
             "created_at": _now(),
             "profile": checked.request.profile,
             "slurm": checked.plan.config.system.slurm is not None,
-            "benchmarks": [checked.composed.benchmark],
+            "benchmarks": list(dict.fromkeys(part.benchmark for part in checked.composed.parts)),
             "request": checked.request.model_dump(mode="json", exclude_defaults=True),
             "expected": checked.summary(datetime.now().astimezone()),
             "by": identity(os.getpid()),
@@ -279,7 +279,8 @@ class Launcher:
 
 def new_id(request: LaunchRequest, now: datetime) -> str:
     """Return a fresh id, such as `storage-quick-20261126-103000-1f2e`."""
-    name = (request.preset or request.benchmark or "")[:40].strip("-") or "run"
+    names = dict.fromkeys(part.preset or part.benchmark or "" for part in request.parts.values())
+    name = "-".join(names)[:40].strip("-") or "run"
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 

@@ -10,22 +10,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from aifbench.campaign.schema import suite_model
+from aifbench.core.benchmark import Benchmark
 from aifbench.core.params import Params
 from aifbench.core.system import System
 from aifbench.core.units import format_size, parse_size
 from aifbench.registry import benchmarks
-from aifbench.retrieval.params import KNOWN, SYNTHETIC
 from aifbench.services.client.check import MOST_CASES, Checker
 from aifbench.services.client.launch import LaunchLimits
 from aifbench.services.client.reasons import CODES
 from aifbench.services.client.request import LaunchRequest
 from aifbench.services.problems import Refused
-
-TEXTS = {
-    "retrieval": "How fast a vector index finds neighbours, and how many of them are right.",
-    "inference": "How soon a language model answers and how many tokens it makes, as clients are added.",
-    "storage": "How fast files are written, made durable and read back.",
-}
 
 
 def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
@@ -36,18 +30,7 @@ def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
     profiles = checker.profiles()
     presets, broken = checker.presets()
     return {
-        "benchmarks": [
-            {
-                "name": name,
-                "text": TEXTS.get(name, ""),
-                "outputs": list(benchmark.headline),
-                "has_server": benchmark.has_server,
-                "setup": sorted(benchmark.params.setup_names()),
-                "defaults": _defaults(benchmark.params),
-                "suggestions": _suggestions(checker, name),
-            }
-            for name, benchmark in benchmarks().items()
-        ],
+        "benchmarks": [_benchmark(checker, benchmark) for benchmark in benchmarks().values()],
         "presets": [
             {
                 "id": preset.id,
@@ -57,14 +40,14 @@ def menu(checker: Checker, limits: LaunchLimits) -> dict[str, Any]:
                 "suite": preset.suite,
                 "profiles": {
                     profile: _takes(checker, preset.id, profile)
-                    for profile, (_, system) in profiles.items()
+                    for profile, system in profiles.items()
                     if system.slurm is not None or not preset.scheduler
                 },
             }
             for preset in presets.values()
         ],
         "broken_presets": [{"id": name, "problem": str(error)} for name, error in broken.items()],
-        "profiles": [_profile(checker, name, system) for name, (_, system) in profiles.items()],
+        "profiles": [_profile(checker, name, system) for name, system in profiles.items()],
         "limits": {**asdict(limits), "cases": MOST_CASES},
         "request": request_schema(),
         "codes": {code: reason.meaning for code, reason in CODES.items()},
@@ -97,6 +80,25 @@ def suite_schema(benchmark: str) -> dict[str, Any]:
     return TypeAdapter(suite_model(benchmarks()[benchmark])).json_schema()
 
 
+def _benchmark(checker: Checker, benchmark: Benchmark) -> dict[str, Any]:
+    """Return what people are told and asked about a benchmark."""
+    told, config = benchmark.menu(), checker.settings.project / "config"
+    files = {key: sorted(path.stem for path in config.glob(pattern)) for key, pattern in told.files.items()}
+    return {
+        "name": benchmark.name,
+        "text": told.text,
+        "outputs": list(benchmark.headline),
+        "has_server": benchmark.has_server,
+        "setup": sorted(benchmark.params.setup_names()),
+        "defaults": _defaults(benchmark.params),
+        "suggestions": {**told.words, **files},
+        "axis": told.axis,
+        "question": told.question,
+        "shown": list(told.shown),
+        "hardware": {path: part.text for path, part in told.hardware.items()},
+    }
+
+
 def _defaults(params: type[Params]) -> dict[str, Any]:
     """Return the defaults that a form can show: numbers and words; sizes with their unit."""
     found = {}
@@ -107,16 +109,6 @@ def _defaults(params: type[Params]) -> dict[str, Any]:
         if isinstance(value, str | int | float) and value != "":
             found[name] = value
     return found
-
-
-def _suggestions(checker: Checker, benchmark: str) -> dict[str, list[str]]:
-    """Return words that a free text of a form may be, besides others."""
-    if benchmark == "retrieval":
-        return {"dataset": [*KNOWN, SYNTHETIC], "index": ["Flat", "IVF256,Flat", "IVF1024,Flat", "HNSW16", "HNSW32"]}
-    if benchmark == "inference":
-        folder = checker.settings.project / "config" / "prompts"
-        return {"prompt": sorted(path.stem for path in folder.glob("*.txt"))}
-    return {}
 
 
 def _takes(checker: Checker, preset: str, profile: str) -> dict[str, Any]:

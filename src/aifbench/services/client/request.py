@@ -6,6 +6,8 @@ the user's own checkout. Everything else is checked by the code that checks ever
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +21,10 @@ from pydantic_core import ErrorDetails
 
 from aifbench.campaign.config import merge
 from aifbench.campaign.presets import Preset
+from aifbench.core.benchmark import Benchmark
 from aifbench.core.errors import nearest
 from aifbench.core.system import Name, System
+from aifbench.registry import benchmarks
 from aifbench.services.client.reasons import PLACES, one_of, refuse, shown
 from aifbench.services.ids import PATTERN
 from aifbench.services.problems import Refused
@@ -43,7 +47,7 @@ class _Strict(BaseModel):
 
 
 class ServerResources(_Strict):
-    """Hardware of each server that a batch starts (inference)."""
+    """Hardware of each server that a batch starts."""
 
     device: Literal["cpu", "gpu"] | None = Field(None, description="what the server computes on")
     gpus: int | None = Field(None, ge=1, le=16, description="GPUs of each server; with device gpu")
@@ -54,12 +58,10 @@ class ClientResources(_Strict):
     """Hardware of the clients."""
 
     place: Literal["same-node", "own-node"] | None = Field(
-        None, description="beside the server, or on a node of their own (Slurm, inference)"
+        None, description="beside the server, or on a node of their own (Slurm)"
     )
-    processes: int | None = Field(
-        None, ge=1, le=64, description="processes that the clients are spread over (inference)"
-    )
-    cores: int | None = Field(None, ge=1, le=1024, description="threads of each client's search (retrieval)")
+    processes: int | None = Field(None, ge=1, le=64, description="processes that the clients are spread over")
+    cores: int | None = Field(None, ge=1, le=1024, description="threads of each client")
 
 
 class JobResources(_Strict):
@@ -71,30 +73,43 @@ class JobResources(_Strict):
 
 
 class Resources(_Strict):
-    """CPU, GPU, cores, memory and partition for each part."""
+    """CPU, GPU, cores, memory and partition for each part; the menu says which a benchmark takes."""
 
     server: ServerResources = Field(default_factory=ServerResources, description="each server")
     clients: ClientResources = Field(default_factory=ClientResources, description="the clients")
     job: JobResources = Field(default_factory=JobResources, description="each Slurm job")
 
 
-class LaunchRequest(_Strict):
-    """A launch: a preset, or a benchmark with its configuration, and what is to be different."""
+class Service(_Strict):
+    """One service to execute: a preset, or a benchmark with its configuration, and what is to be different."""
 
     preset: str | None = Field(None, pattern=PATTERN, description="preset to start from; see the menu")
     benchmark: str | None = Field(None, pattern=PATTERN, description="benchmark, where no preset is named")
-    profile: str = Field("laptop", pattern=PATTERN, description="profile and system on which it runs; see the menu")
     clients: Count | Annotated[list[Count], Field(min_length=1, max_length=32)] | None = Field(
         None, description="number of concurrent clients, or a list of numbers to compare"
     )
-    services: Count | Annotated[list[Count], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="number of servers that each batch starts (inference), or a list"
+    servers: Count | Annotated[list[Count], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="number of servers that each batch starts, or a list"
     )
     config: dict[str, Any] = Field(
         default_factory=dict,
         description="keys of the suite, as in YAML; they are laid over the preset's: mappings merge, lists replace",
     )
     resources: Resources = Field(default_factory=Resources, description="hardware of servers, clients and jobs")
+
+
+class LaunchRequest(Service):
+    """A launch: one service to execute, or several in `services`; where they run and what they may take together."""
+
+    services: (
+        Count
+        | Annotated[list[Count], Field(min_length=1, max_length=16)]
+        | Annotated[list[Service], Field(min_length=1, max_length=16)]
+        | None
+    ) = Field(
+        None, description="services to execute, instead of one; a number, or a list of numbers, is that of `servers`"
+    )
+    profile: str = Field("laptop", pattern=PATTERN, description="profile and system on which it runs; see the menu")
     seed: int | None = Field(None, ge=0, lt=LARGEST, description="seed of orders, data and prompts")
     node_hours: float | None = Field(
         None,
@@ -104,39 +119,66 @@ class LaunchRequest(_Strict):
         description="budget; a plan that is expected to take more is refused",
     )
 
+    @property
+    def parts(self) -> dict[str, Service]:
+        """The services to execute, by their place in the request: `services[1].`; the only one has none."""
+        listed = self.services if isinstance(self.services, list) else []
+        parts = {f"services[{index}].": part for index, part in enumerate(listed) if isinstance(part, Service)}
+        return parts or {"": self}
 
-def parse_request(body: bytes, most_clients: Callable[[Any], int | None]) -> LaunchRequest:
+
+def parse_request(
+    body: bytes, most_clients: Callable[[Mapping[str, Any], Mapping[str, Any]], int | None]
+) -> LaunchRequest:
     """Return the request of a body of JSON, its values of a kind that a configuration can have. Raises `Refused`.
 
-    `most_clients` tells of a body how many clients its system and benchmark allow; None: it does not say.
+    `most_clients` tells of a body and a service of it how many clients its system and benchmark allow; None: it does
+    not say.
     """
     try:
         request = LaunchRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _refused(error.errors(include_url=False), lambda: most_clients(json.loads(body))) from None
-    check_values(request.config)
+        raise _refused(error.errors(include_url=False), body, most_clients) from None
+    if "" in request.parts:
+        twice = request.services is not None and request.servers is not None
+        names = ["servers"] if twice else []
+    else:
+        names = [name for name in Service.model_fields if name in request.model_fields_set]
+    if names:
+        raise refuse("invalid_request", f"{names[0]} and services: one of them", field=names[0], hint="leave one out")
+    for place, part in request.parts.items():
+        check_values(part.config, f"{place}config")
     return request
 
 
-def _refused(errors: list[ErrorDetails], most_clients: Callable[[], int | None]) -> Refused:
+def _refused(
+    errors: list[ErrorDetails], body: bytes, most_clients: Callable[[Mapping[str, Any], Mapping[str, Any]], int | None]
+) -> Refused:
     """Return the refusal of a body: of the first value that is wrong, what is wrong with it and what is allowed."""
-    of_first = [one for one in errors if _path(one)[:1] == _path(errors[0])[:1]]
+    if errors[0]["type"] == "json_invalid":
+        message = f"not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}"
+        return refuse("invalid_request", message, hint='a JSON object, such as {"preset": "storage-quick"}')
+    whole = json.loads(body)
+    listed = whole.get("services") if isinstance(whole, dict) else None
+    several = isinstance(listed, list) and any(isinstance(service, dict) for service in listed)
+    if several:  # what a list of numbers would lack is no matter
+        errors = [error for error in errors if error["loc"][0] != "services" or "list[Service]" in error["loc"]]
+    start = _path(errors[0])[: 3 if several else 1]
+    of_first = [one for one in errors if _path(one)[: len(start)] == start]
     # A value that may be of several kinds has an error of each; the one that looked furthest knows most.
     first = max(of_first, key=lambda one: (len(_path(one)), not one["type"].endswith("_type")))
     path = _path(first)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MOST_KEY]
-    if first["type"] == "json_invalid":
-        message = f"not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-        hint = 'a JSON object, such as {"preset": "storage-quick"}'
-    elif first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        known = list(_schema_at(path[:-1] if key.isidentifier() else path)["properties"])
+        known = list(_schema_at(path[:-1] if key.isidentifier() else path, several)["properties"])
         near = nearest(key, known)
         message, hint = f"unknown key {shown(key)}", f"did you mean {near}?" if near else f"keys: {', '.join(known)}"
     else:
         message = f"{shown(first['input'])}: {WRONG.get(first['type'], 'of the wrong kind')}"
-        most = most_clients() if path[:1] == ["clients"] else None
-        hint = f"allowed: {_allowed(_schema_at(path), most)}"
+        service = listed[path[1]] if listed and several and len(path) > 2 else whole
+        most = most_clients(whole, service) if "clients" in start[-1:] else None
+        hint = f"allowed: {_allowed(_schema_at(path, several), most)}"
     return refuse("invalid_request", message, field=where or None, hint=hint)
 
 
@@ -158,13 +200,14 @@ def _path(error: ErrorDetails) -> list[str | int]:
     return [part for part in error["loc"] if not isinstance(part, str) or part.isidentifier()]
 
 
-def _schema_at(path: Sequence[str | int]) -> dict[str, Any]:
-    """Return the JSON Schema of a place of a request."""
+def _schema_at(path: Sequence[str | int], several: bool) -> dict[str, Any]:
+    """Return the JSON Schema of a place of a request; `several`: its services are a list of them."""
     whole = LaunchRequest.model_json_schema()
     found = whole
     for part in path:
         if isinstance(part, int):
-            found = next(kind for kind in found["anyOf"] if kind["type"] == "array")["items"]
+            kinds = [kind["items"] for kind in found["anyOf"] if kind["type"] == "array"]
+            found = kinds[-1 if several else 0]
         else:
             found = found["properties"][part]
         if "$ref" in found:
@@ -179,6 +222,8 @@ def _allowed(schema: Mapping[str, Any], limit: int | None = None) -> str:
             words = ", or ".join(_allowed(kind, limit) for kind in kinds if kind["type"] != "null")
         case {"enum": choices}:
             words = ", ".join(choices)
+        case {"type": "array", "items": {"$ref": _}, "minItems": least, "maxItems": most}:
+            words = f"a list of {least} to {most} mappings, one for each service"
         case {"type": "array", "minItems": least, "maxItems": most}:
             words = f"a list of {least} to {most} of these"
         case {"type": "integer", "minimum": least}:
@@ -194,91 +239,156 @@ def _allowed(schema: Mapping[str, Any], limit: int | None = None) -> str:
 
 
 @dataclass
-class Composed:
-    """A campaign as plain data, and which field of the request each of its keys came from."""
+class Part:
+    """One suite of a campaign, and which field of its service each of its keys came from."""
 
-    campaign: dict[str, Any]
-    benchmark: str
+    place: str
+    """Of the service in the request, such as `services[1].`; that of the only one is empty."""
+    suite: dict[str, Any]
     origins: dict[str, str] = field(default_factory=dict)
 
     @property
-    def suite(self) -> dict[str, Any]:
-        """Its only suite."""
-        suite: dict[str, Any] = self.campaign["suites"][0]
-        return suite
+    def benchmark(self) -> str:
+        """Name of its benchmark, which need not be one."""
+        return str(self.suite["benchmark"])
+
+    def field_of(self, key: str) -> str:
+        """Return the field of the request that a key of the suite belongs to."""
+        for origin in sorted(self.origins, key=len, reverse=True):
+            if key == origin or key.startswith((f"{origin}.", f"{origin}[")):
+                return self.place + self.origins[origin] + key[len(origin) :]
+        return f"{self.place}config.{key}"
+
+    def put(self, key: str, value: Any, origin: str) -> None:
+        """Set a parameter from a field of its service: a list becomes an axis, a number a fixed value."""
+        suite = self.suite
+        for name in ("axes", "zip"):
+            if isinstance(suite.get(name), dict):
+                suite[name] = {other: values for other, values in suite[name].items() if other != key}
+        suite.pop(key, None)
+        if isinstance(value, list):
+            axes = suite.setdefault("axes", {})
+            if not isinstance(axes, dict):
+                raise refuse("invalid_config", "needs a mapping of parameter to values", field="config.axes")
+            axes[key] = value
+            self.origins[f"axes.{key}"] = origin
+        else:
+            suite[key] = value
+        self.origins[key] = origin
+
+    def put_below(self, key: str, value: Any, origin: str, default: Any) -> None:
+        """Set `name` of the mapping `head` of the suite, by the key `head.name`; `default` is its absent mapping."""
+        head, _, name = key.partition(".")
+        inner = self.suite.get(head, default)
+        if not isinstance(inner, dict):
+            raise refuse("invalid_config", f"needs `{head}` as one mapping, not as an axis", field=origin)
+        self.suite[head] = {**inner, name: value}
+        self.origins[key] = origin
+
+
+@dataclass
+class Composed:
+    """A campaign as plain data, and the parts of the request that its suites are, in their order."""
+
+    campaign: dict[str, Any]
+    parts: list[Part]
 
     def field_of(self, key: str) -> str:
         """Return the field of the request that a key of the campaign belongs to."""
         for origin, place in TOP.items():
             if key == origin or key.startswith(f"{origin}."):
                 return place
-        rest = key.removeprefix("suites[0].")
-        for origin in sorted(self.origins, key=len, reverse=True):
-            if rest == origin or rest.startswith((f"{origin}.", f"{origin}[")):
-                return self.origins[origin] + rest[len(origin) :]
-        return f"config.{rest}" if rest != key else key
+        for index, part in enumerate(self.parts):
+            if (rest := key.removeprefix(f"suites[{index}].")) != key:
+                return part.field_of(rest)
+        return key
 
 
 TOP = {"budget": "node_hours", "seed": "seed", "slurm": "profile", "paths": "profile", "results": "profile"}
-"""Fields of a request for what stands beside the suite."""
-JOB = {
-    "system.node.cores": "resources.job.cores",
-    "system.node.memory_mib": "resources.job.memory_mib",
-    "system.slurm.partition": "resources.job.partition",
-    "system.slurm.gpu_partition": "resources.job.partition",
-}
+"""Fields of a request for what stands beside the suites."""
 
 
 def compose(
-    request: LaunchRequest,
-    presets: Mapping[str, Preset],
-    profiles: Mapping[str, tuple[dict[str, Any], System]],
-    run_id: str,
-    results: Path,
+    request: LaunchRequest, presets: Mapping[str, Preset], profiles: Mapping[str, System], run_id: str, results: Path
 ) -> Composed:
-    """Return the campaign that a request means. `profiles`: the system of each, as its file has it and checked.
+    """Return the campaign that a request means. `profiles`: the system of each.
 
     Raises `Refused` for what only the request can have wrong; the campaign itself is checked afterwards.
     """
-    suite = _base(request, presets)
-    name = str(suite["benchmark"])
-    if request.profile not in profiles:
-        raise refuse(
-            "unknown_profile",
-            f"{shown(request.profile)}: no such profile",
-            field="profile",
-            hint=one_of(profiles, request.profile),
-        )
-    raw, system = profiles[request.profile]
-    if request.preset and presets[request.preset].scheduler and system.slurm is None:
-        usable = {name for name, (_, other) in profiles.items() if other.slurm is not None}
-        raise refuse(
-            "unknown_preset",
-            f"{request.preset} needs a system with Slurm",
-            field="profile",
-            hint=one_of(usable, request.profile),
-        )
-    composed = Composed({}, name, dict(JOB))
-    overlay = deepcopy(request.config)
-    _lay_over(suite, overlay)
-    _put(composed, suite, "clients", request.clients, place="clients")
-    _put(composed, suite, "servers", request.services, place="services", only="inference")
-    _resources(composed, suite, request.resources)
-    suite.setdefault("name", request.preset or name)
-    composed.campaign = {
+    parts = []
+    for place, service in request.parts.items():
+        with within(place):
+            parts.append(_part(service, place, presets, request.profile, profiles))
+    _name_apart(parts, list(request.parts.values()))
+    campaign = {
         "campaign": run_id,
         "results": str(results),
-        "system": _system(request, raw, system, suite),
+        "system": request.profile,
         **({"seed": request.seed} if request.seed is not None else {}),
         **({"budget": {"node_hours": request.node_hours}} if request.node_hours is not None else {}),
-        "suites": [suite],
+        "suites": [part.suite for part in parts],
     }
-    return composed
+    return Composed(campaign, parts)
 
 
-def check_values(config: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def within(place: str) -> Iterator[None]:
+    """Say the refusals of a service at its place in the request; what all services share has none."""
+    try:
+        yield
+    except Refused as refused:
+        own = refused.field is not None and refused.field not in SHARED
+        field = f"{place}{refused.field}" if own else refused.field
+        raise refuse(refused.code, refused.message, field=field, hint=refused.hint) from None
+
+
+SHARED = LaunchRequest.model_fields.keys() - Service.model_fields.keys() - {"services"}
+"""Fields of a request that belong to no service."""
+
+
+def _part(
+    service: Service, place: str, presets: Mapping[str, Preset], profile: str, profiles: Mapping[str, System]
+) -> Part:
+    """Return the suite that a service means. Raises `Refused`."""
+    part = Part(place, _base(service, presets))
+    if profile not in profiles:
+        message = f"{shown(profile)}: no such profile"
+        raise refuse("unknown_profile", message, field="profile", hint=one_of(profiles, profile))
+    system = profiles[profile]
+    if service.preset and presets[service.preset].scheduler and system.slurm is None:
+        usable = {name for name, other in profiles.items() if other.slurm is not None}
+        message = f"{service.preset} needs a system with Slurm"
+        raise refuse("unknown_preset", message, field="preset" if place else "profile", hint=one_of(usable, profile))
+    _lay_over(part.suite, deepcopy(service.config))
+    if service.clients is not None:
+        part.put("clients", service.clients, "clients")
+    known = benchmarks().get(part.benchmark)
+    # The only service may say its servers in `services`.
+    for name, value in (("servers", service.servers), ("services", getattr(service, "services", None))):
+        if value is not None:
+            if known is None or "servers" not in known.params.model_fields:
+                raise _without(part, name)
+            part.put("servers", value, name)
+    _hardware(part, known, service.resources)
+    _job(part, service.resources.job, system)
+    part.suite.setdefault("name", service.preset or part.benchmark)
+    return part
+
+
+def _name_apart(parts: Sequence[Part], services: Sequence[Service]) -> None:
+    """Number the names of suites that stand for the same preset; names that the request itself gives stay."""
+    taken = [part.suite["name"] for part, service in zip(parts, services, strict=True) if "name" in service.config]
+    for part, service in zip(parts, services, strict=True):
+        if "name" not in service.config:
+            name = part.suite["name"]
+            names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+            part.suite["name"] = next(free for free in names if free not in taken)
+            taken.append(part.suite["name"])
+
+
+def check_values(config: Mapping[str, Any], place: str = "config") -> None:
     """Refuse values that no configuration needs, and keys that only presets may say. Raises `Refused`."""
-    for number, (where, key, value) in enumerate(_walk(config, "config")):
+    for number, (where, key, value) in enumerate(_walk(config, place)):
         problem, code = _problem(key, value), "invalid_config"
         if number >= MOST_NODES:
             problem, code = f"more than {MOST_NODES} values", "over_limit"
@@ -318,23 +428,23 @@ def _problem(key: str, value: Any) -> str | None:
     return None
 
 
-def _base(request: LaunchRequest, presets: Mapping[str, Preset]) -> dict[str, Any]:
+def _base(service: Service, presets: Mapping[str, Preset]) -> dict[str, Any]:
     """Return the suite to start from."""
-    if request.preset is not None:
-        if request.preset not in presets:
-            message = f"{shown(request.preset)}: no such preset"
-            raise refuse("unknown_preset", message, field="preset", hint=one_of(presets, request.preset))
-        preset = presets[request.preset]
-        for place, other in (("benchmark", request.benchmark), ("config.benchmark", request.config.get("benchmark"))):
+    if service.preset is not None:
+        if service.preset not in presets:
+            message = f"{shown(service.preset)}: no such preset"
+            raise refuse("unknown_preset", message, field="preset", hint=one_of(presets, service.preset))
+        preset = presets[service.preset]
+        for place, other in (("benchmark", service.benchmark), ("config.benchmark", service.config.get("benchmark"))):
             if other not in (None, preset.benchmark):  # not a set: it may be a list
                 message = f"{shown(other)}: the preset {preset.id} is of the benchmark {preset.benchmark}"
                 raise refuse("invalid_request", message, field=place, hint="leave one of the two out")
         return deepcopy(preset.suite)
-    if request.benchmark is None:
+    if service.benchmark is None:
         raise refuse("unknown_benchmark", "name a preset or a benchmark", field="preset", hint=one_of(presets, ""))
-    if request.config.get("benchmark") not in (None, request.benchmark):
+    if service.config.get("benchmark") not in (None, service.benchmark):
         raise refuse("invalid_request", "differs from `benchmark`", field="config.benchmark", hint="leave it out")
-    return {"benchmark": request.benchmark}
+    return {"benchmark": service.benchmark}
 
 
 def _lay_over(suite: dict[str, Any], overlay: dict[str, Any]) -> None:
@@ -364,73 +474,46 @@ def _lay_over(suite: dict[str, Any], overlay: dict[str, Any]) -> None:
         suite["search"] = {key: value for key, value in suite["search"].items() if key in kept}
 
 
-def _put(
-    composed: Composed, suite: dict[str, Any], key: str, value: Any, *, place: str, only: str | None = None
-) -> None:
-    """Set a parameter from a field of the request: a list becomes an axis, a number a fixed value."""
-    if value is None:
-        return
-    if only not in {None, composed.benchmark}:
-        raise refuse("invalid_config", f"the benchmark {composed.benchmark} has none", field=place, hint="leave it out")
-    for part in ("axes", "zip"):
-        if isinstance(suite.get(part), dict):
-            suite[part] = {name: values for name, values in suite[part].items() if name != key}
-    suite.pop(key, None)
-    if isinstance(value, list):
-        axes = suite.setdefault("axes", {})
-        if not isinstance(axes, dict):
-            raise refuse("invalid_config", "needs a mapping of parameter to values", field="config.axes")
-        axes[key] = value
-        composed.origins[f"axes.{key}"] = place
-    else:
-        suite[key] = value
-    composed.origins[key] = place
+def _without(part: Part, place: str) -> Refused:
+    """Return the refusal of what a benchmark does not have."""
+    return refuse("invalid_config", f"the benchmark {part.benchmark} has none", field=place, hint="leave it out")
 
 
-def _resources(composed: Composed, suite: dict[str, Any], resources: Resources) -> None:
-    """Write hardware into the suite's own keys."""
-    clients, server = resources.clients, resources.server
-    topology = {"same-node": "same-node", "own-node": "two-node", None: None}[clients.place]
-    _put(composed, suite, "topology", topology, place="resources.clients.place", only="inference")
-    _put(composed, suite, "client_processes", clients.processes, place="resources.clients.processes", only="inference")
-    _put(composed, suite, "threads", clients.cores, place="resources.clients.cores", only="retrieval")
-    gpus = server.gpus if server.gpus is not None else {"gpu": 1, "cpu": 0, None: None}[server.device]
-    if server.device == "cpu" and server.gpus:
+def _hardware(part: Part, known: Benchmark | None, resources: Resources) -> None:
+    """Write hardware into the suite's own keys, as the menu of its benchmark says."""
+    given = {"server": resources.server, "clients": resources.clients}
+    asked = {
+        f"{name}.{key}": value for name, of in given.items() for key, value in of.model_dump(exclude_none=True).items()
+    }
+    if asked.get("server.device") == "cpu" and "server.gpus" in asked:
         raise refuse("invalid_config", "a server on the cores has no GPUs", field="resources.server.gpus")
-    for key, value, place in (
-        ("gpus", gpus, "resources.server.gpus" if server.gpus is not None else "resources.server.device"),
-        ("threads", server.cores, "resources.server.cores"),
-    ):
-        if value is None:
+    if "server.gpus" in asked:
+        asked.pop("server.device", None)  # the number says more
+    for path, value in asked.items():
+        place = f"resources.{path}"
+        if known is None or path not in (menu := known.menu()).hardware:
+            raise _without(part, place)
+        hardware = menu.hardware[path]
+        value = hardware.words.get(value, value)  # noqa: PLW2901
+        head, _, below = hardware.key.partition(".")
+        if not below:
+            part.put(head, value, place)
             continue
-        if composed.benchmark != "inference":
-            raise refuse("invalid_config", f"the benchmark {composed.benchmark} has no server", field=place)
-        engine = suite.get("engine", {"kind": "llamacpp"})
-        if not isinstance(engine, dict):
-            raise refuse("invalid_config", "needs `engine` as one mapping, not as an axis", field=place)
-        if engine.get("kind") == "llamacpp" and key == "gpus":
+        default = known.params.model_fields[head].get_default().model_dump(exclude_unset=True)
+        engine = part.suite.get(head, default)
+        kind = str(engine.get("kind")) if isinstance(engine, dict) else ""
+        if path in {"server.device", "server.gpus"} and kind in menu.without_gpus:
             if value:
-                hint = "engine {kind: ollama} computes on GPUs; this one is embedded and uses the cores"
-                raise refuse("invalid_config", "llamacpp has no GPU here", field=place, hint=hint)
+                hint = menu.without_gpus[kind]
+                raise refuse("invalid_config", f"{kind} has no GPU here", field=place, hint=hint)
             continue
-        suite["engine"] = {**engine, key: value}
-        composed.origins[f"engine.{key}"] = place
+        part.put_below(hardware.key, value, place, default)
 
 
-def _system(request: LaunchRequest, raw: dict[str, Any], system: System, suite: Mapping[str, Any]) -> Any:
-    """Return the system of the campaign: the name of its file, or its content with what the jobs ask for."""
-    job = request.resources.job
-    wanted = {key: value for key, value in job.model_dump().items() if value is not None}
-    if not wanted:
-        return request.profile
-    if system.slurm is None:
-        place = f"resources.job.{next(iter(wanted))}"
-        raise refuse("invalid_config", f"system '{system.name}' has no scheduler", field=place, hint="leave it out")
-    changed = deepcopy(raw)
-    node = {key: value for key, value in wanted.items() if key != "partition"}
-    changed["node"] = {**changed.get("node", {}), **node}
-    if job.partition is not None:
-        engine = suite.get("engine")
-        on_gpu = isinstance(engine, Mapping) and bool(engine.get("gpus"))
-        changed["slurm"] = {**changed["slurm"], "gpu_partition" if on_gpu else "partition": job.partition}
-    return changed
+def _job(part: Part, job: JobResources, system: System) -> None:
+    """Write what each job asks for into the suite."""
+    for key, value in job.model_dump(exclude_none=True).items():
+        place = f"resources.job.{key}"
+        if system.slurm is None:
+            raise refuse("invalid_config", f"system '{system.name}' has no scheduler", field=place, hint="leave it out")
+        part.put_below(f"job.{key}", value, place, {})

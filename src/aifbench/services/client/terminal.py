@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,12 @@ from aifbench.services.client.check import Checked, Checker
 from aifbench.services.client.launch import Launcher, new_id
 from aifbench.services.client.menu import menu
 from aifbench.services.client.reasons import one_of, refuse, shown
-from aifbench.services.client.request import LaunchRequest
+from aifbench.services.client.request import SHARED, LaunchRequest
 from aifbench.services.client.runs import ACTIVE, Runs
 from aifbench.services.client.slurm import SlurmClient
 from aifbench.services.problems import Refused
 from aifbench.services.settings import Settings
 
-AXES = {
-    "retrieval": ("k", "k, neighbours asked for (a number, or several: 1,10,100)"),
-    "storage": ("file_size", "File size (such as 64MiB, or several: 4MiB,1GiB)"),
-}
-"""What the menu asks for each benchmark, besides clients; `--set` gives all else."""
 MARKS = {
     "ended": "[green]✓[/]",
     "complete": "[green]✓[/]",
@@ -66,7 +61,7 @@ class Terminal:
         return given if given["preset"] in broken else {**given, "preset": choose(given["preset"], known)}
 
     def ask(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Ask for what `given` leaves open and return the request."""
+        """Ask for what `given` leaves open and return the request of one service."""
         offered = menu(self.checker, self.launcher.limits)
         asked = dict(given)
         if len(offered["profiles"]) > 1 and "profile" not in asked:
@@ -78,12 +73,15 @@ class Terminal:
         preset = next((one for one in offered["presets"] if one["id"] == asked.get("preset")), None)
         suite = preset["suite"] if preset else {}
         name = preset["benchmark"] if preset else asked.get("benchmark")
-        self._ask_axis(asked, name, suite)
+        benchmark = next((one for one in offered["benchmarks"] if one["name"] == name), None)
+        if benchmark is not None:
+            self._ask_axis(asked, benchmark["axis"], benchmark["question"], suite)
         system = next((one for one in offered["profiles"] if one["name"] == profile), None)
         most = f"1 to {system['clients'][name]}: " if system and name in system["clients"] else ""
         self._ask_number(asked, "clients", f"Clients ({most}a number, or several: 1,2,4)", _first(suite, "clients"))
-        if name == "inference":
-            self._ask_number(asked, "services", "Services (servers per batch)", _first(suite, "servers"))
+        if benchmark is not None and benchmark["has_server"]:
+            self._ask_number(asked, "servers", "Servers of each batch", _first(suite, "servers"))
+        if benchmark is not None and "server.device" in benchmark["hardware"]:
             resources = asked.setdefault("resources", {})
             if "server" not in resources:
                 device = Prompt.ask(
@@ -97,25 +95,47 @@ class Terminal:
                 config["repetitions"] = int(answer) if answer.isdecimal() else answer
         return asked
 
-    def ask_until_it_works(self, given: dict[str, Any]) -> LaunchRequest:
-        """Ask, check, and ask again what was refused; return the request. Raises `Refused` for what was `given`."""
-        known = given
+    def compose(self, given: dict[str, Any]) -> LaunchRequest | None:
+        """Ask for one service after the other; return the request, or None when it is not to be launched.
+
+        Raises `Refused` for what was `given`.
+        """
+        asked: list[dict[str, Any]] = []
+        shared = {key: value for key, value in given.items() if key in SHARED}
         while True:
-            asked = self.ask(copy.deepcopy(known))
+            request = self._ask_until_it_works(given, asked)
+            answer = Prompt.ask(
+                "Launch it? [b](y, n, or add: another benchmark to the same launch)[/]",
+                choices=["y", "n", "add"], default="y", show_choices=False, console=self.console,
+            )  # fmt: skip
+            if answer != "add":
+                return request if answer == "y" else None
+            given = {**shared, "profile": request.profile}
+
+    def _ask_until_it_works(self, given: dict[str, Any], asked: list[dict[str, Any]]) -> LaunchRequest:
+        """Ask, check, and ask again what was refused; add the service to those `asked` before and return the request.
+
+        Raises `Refused` for what was `given`.
+        """
+        known, place = given, f"services[{len(asked)}]." if asked else ""
+        while True:
+            one = self.ask(copy.deepcopy(known))
             try:
-                request = self.request(asked)
+                request = self.request(together([*asked, one]))
                 self.check(request)
-                return request
             except Refused as refused:
-                known = without(asked, refused.field or "")
-                if not refused.field or known == asked or without(given, refused.field) != given:
+                field = (refused.field or "").removeprefix(place)
+                known = without(one, field)
+                if not field or known == one or without(given, field) != given:
                     raise
                 self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
+            else:
+                asked.append(one)
+                return request
 
     def request(self, content: Mapping[str, Any]) -> LaunchRequest:
         """Return the request that a mapping is, checked as one that came over the network. Raises `Refused`."""
-        given = {key: value for key, value in content.items() if value not in (None, {})}
-        return self.checker.parse(json.dumps(given, default=str).encode())  # YAML knows dates, JSON does not
+        return self.checker.parse(json.dumps(content, default=str).encode())  # YAML knows dates, JSON does not
 
     def check(self, request: LaunchRequest) -> Checked:
         """Check a request and show what it would take. Raises `Refused`."""
@@ -193,13 +213,10 @@ class Terminal:
             except Refused as refused:
                 self.console.print(f"[red]{escape(ko(refused))}[/]", highlight=False, soft_wrap=True)
 
-    def _ask_axis(self, asked: dict[str, Any], benchmark: str | None, suite: Mapping[str, Any]) -> None:
-        """Ask for what a benchmark is mostly varied by."""
-        if benchmark not in AXES:
-            return
-        key, text = AXES[benchmark]
+    def _ask_axis(self, asked: dict[str, Any], key: str, text: str, suite: Mapping[str, Any]) -> None:
+        """Ask for what a benchmark is mostly varied by; the number of clients has a question of its own."""
         config = asked.setdefault("config", {})
-        if key in config or key in config.get("axes", {}):
+        if key == "clients" or key in config or key in config.get("axes", {}):
             return
         default = _first(suite, key)
         answer = Prompt.ask(text, default=default, console=self.console)
@@ -219,6 +236,15 @@ class Terminal:
                 asked[key] = numbers(answer)
             except ValueError:
                 self.console.print("[red]numbers, separated by commas[/]")
+
+
+def together(asked: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the request of services that were asked for one by one; each holds what they share."""
+    if len(asked) == 1:
+        return asked[0]
+    shared = {key: value for one in asked for key, value in one.items() if key in SHARED}
+    services = [{key: value for key, value in one.items() if key not in SHARED} for one in asked]
+    return {**shared, "services": services}
 
 
 def choose(answer: str, presets: Mapping[str, str]) -> str:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from aifbench.registry import benchmarks
 from aifbench.services.monitor.jobs import MEMORY_KINDS, STATES, Job
 from aifbench.services.monitor.series import NODES
 from aifbench.services.monitor.slurm import Queue
 from aifbench.services.values import number
 
-KINDS = {"retrieval": "queries", "inference": "requests", "storage": "blocks"}
-"""What the workload counter of each benchmark counts."""
-_TASK = ("run_id", "task", "node")
+
+@cache
+def units() -> dict[str, str]:
+    """Return what the workload counter of each benchmark counts."""
+    return {name: benchmark.menu().unit for name, benchmark in benchmarks().items()}
 
 
 class Families:
@@ -56,8 +60,7 @@ def families(rows: list[dict[str, Any]], shown: Iterable[Job], queue: Queue, wal
     """Return the metrics of all jobs together (`rows`) and of the `shown` ones. `wall`, `now`: both clocks in s."""
     found = Families()
     counts = Counter((row["benchmark"] or "unknown", row["state"]) for row in rows)
-    benchmarks = {benchmark for benchmark, _ in counts} | set(KINDS)
-    for benchmark in sorted(benchmarks):
+    for benchmark in sorted({benchmark for benchmark, _ in counts} | set(units())):
         for state in STATES:
             count = counts[benchmark, state]
             found.gauge("aif_jobs", "Jobs (batches) by state.", count, benchmark=benchmark, state=state)
@@ -106,7 +109,7 @@ def _task(found: Families, job: Job, wall: float, now: float) -> None:
     found.counter("aif_sampler_missed_ticks_total", "Samples that came too late to be taken.", missed, **names)
     if last is None:
         return
-    kind = KINDS.get(job.benchmark or "", "records")
+    kind = units().get(job.benchmark or "", "records")
     text = "Work done, in units of the benchmark."
     found.counter("aif_workload_records_total", text, number(last.records), **names, kind=kind)
     text = "Requests and repetitions that failed."

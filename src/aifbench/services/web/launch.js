@@ -266,7 +266,12 @@ function group(title, ...children) {
   return el("fieldset", {}, el("legend", {}, title), ...children);
 }
 
-// The form for one starting point. `request()` returns what it asks for; only what differs from the start is sent.
+const HARDWARE = {
+  "server.device": "Each server: device", "server.gpus": "Each server: GPUs", "server.cores": "Each server: cores",
+  "clients.place": "Clients: node", "clients.processes": "Clients: processes", "clients.cores": "Each client: cores",
+};
+
+// The form for one starting point. `service()` returns what it asks for; only what differs from the start is sent.
 class Form {
   constructor(menu, schema, start, profile, changed) {
     this.menu = menu;
@@ -300,8 +305,7 @@ class Form {
 
   parameters() {
     const simple = Object.keys(this.schema.properties).filter((name) => !OWN.has(name) && !THREADS.has(name) && shape(this.schema.properties[name]).kind !== "other");
-    const needed = { storage: ["file_size"], retrieval: ["dataset", "index"], inference: ["prompt"] }[this.benchmark.name] ?? [];
-    const shown = simple.filter((name) => this.first(name).length || needed.includes(name));
+    const shown = simple.filter((name) => this.first(name).length || this.benchmark.shown.includes(name));
     this.rest = simple.filter((name) => !shown.includes(name));
     this.parametersOf = shown.map((name) => this.parameter(name));
     const given = this.suite.repetitions ?? 5;
@@ -316,11 +320,12 @@ class Form {
       { kind: "number", low: 1, high: most, whole: true }, this.first("clients"), { fallback: 1, changed: this.changed }));
     const inside = [this.clients.node];
     if (this.benchmark.has_server) {
-      this.services = this.ask(new Values("services", "Services", "Servers that each batch starts; the clients are spread over them.",
+      this.servers = this.ask(new Values("servers", "Servers", "Servers that each batch starts; the clients are spread over them.",
         { kind: "number", low: 1, high: 16, whole: true }, this.first("servers"), { fallback: 1, changed: this.changed }));
-      inside.push(this.services.node, ...this.engine());
+      inside.push(this.servers.node);
     }
-    return group(this.benchmark.has_server ? "Clients and services" : "Clients", ...inside);
+    if (this.schema.properties.engine) inside.push(...this.engine());
+    return group(this.benchmark.has_server ? "Clients and servers" : "Clients", ...inside);
   }
 
   // The questions about the engine: its kind, and the fields of that kind that are no places.
@@ -367,20 +372,18 @@ class Form {
       this.resources.push([path, this.ask(question)]);
       inside.push(question.node);
     };
-    if (this.benchmark.has_server) {
-      add("server.device", new Choice("resources.server.device", "Each server: device", "What a server computes on.",
-        [["", "as the engine says"], ["cpu", "CPU"], ["gpu", "GPU"]], "", changed));
-      add("server.gpus", new Amount("resources.server.gpus", "Each server: GPUs", null,
-        { low: 1, high: this.profile.node?.gpus || 16, placeholder: "1" }, changed));
-      add("server.cores", new Amount("resources.server.cores", "Each server: cores", "Compute threads of one server.",
-        { low: 1, high: 1024, placeholder: "all" }, changed));
-      if (slurm) add("clients.place", new Choice("resources.clients.place", "Clients: node", "Beside the server, or on a node of their own (Slurm).",
-        [["", "as the preset says"], ["same-node", "the server's node"], ["own-node", "a node of their own"]], "", changed));
-      add("clients.processes", new Amount("resources.clients.processes", "Clients: processes", "Where one core cannot follow all streams.",
-        { low: 1, high: 64, placeholder: "1" }, changed));
-    }
-    if (this.benchmark.name === "retrieval") {
-      add("clients.cores", new Amount("resources.clients.cores", "Each client: cores", "Threads of one search call.", { low: 1, high: 1024, placeholder: "1" }, changed));
+    const choices = {
+      "server.device": [["", "as the engine says"], ["cpu", "CPU"], ["gpu", "GPU"]],
+      "clients.place": slurm && [["", "as the preset says"], ["same-node", "the server's node"], ["own-node", "a node of their own"]],
+    };
+    const amounts = {
+      "server.gpus": { low: 1, high: this.profile.node?.gpus || 16, placeholder: "1" }, "server.cores": { low: 1, high: 1024, placeholder: "all" },
+      "clients.processes": { low: 1, high: 64, placeholder: "1" }, "clients.cores": { low: 1, high: 1024, placeholder: "1" },
+    };
+    for (const [path, help] of Object.entries(this.benchmark.hardware)) {
+      const place = `resources.${path}`;
+      if (choices[path]) add(path, new Choice(place, HARDWARE[path], help, choices[path], "", changed));
+      else if (amounts[path]) add(path, new Amount(place, HARDWARE[path], help, amounts[path], changed));
     }
     if (slurm) {
       const names = slurm.partitions.map((one) => [one.name, `${one.name} · ${one.nodes} nodes · ${one.cores ?? "?"} cores${one.gpus ? ` · ${one.gpus}` : ""}${one.state === "up" ? "" : ` · ${one.state}`}`]);
@@ -397,15 +400,18 @@ class Form {
   advanced() {
     const more = this.rest.map((name) => this.parameter(name));
     this.parametersOf.push(...more);
-    this.seed = this.ask(new Amount("seed", "Seed", "Orders, data and prompts follow from it.", { low: 0, high: 2 ** 53 - 1, placeholder: "1" }, this.changed));
-    this.budget = this.ask(new Amount("node_hours", "Budget", "In node-hours; a plan that takes more is refused.", { low: 0.01, step: "any", placeholder: "2" }, this.changed));
     this.keys = this.ask(new Keys(this.changed));
     this.more = el("details", { class: "more" }, el("summary", {}, "More parameters"),
-      ...more.map((one) => one.node), this.seed.node, this.budget.node, this.keys.node);
+      ...more.map((one) => one.node), this.keys.node);
     return this.more;
   }
 
-  request() {
+  get error() {
+    const wrong = this.questions.find((question) => question.error);
+    return wrong ? { field: wrong.place, message: wrong.error } : null;
+  }
+
+  service() {
     const config = {};
     for (const { name, values, value } of this.parametersOf) {
       if (!values.length || same(values, this.first(name))) continue;
@@ -431,27 +437,75 @@ class Form {
       const [part, name] = path.split(".");
       (resources[part] ??= {})[name] = value;
     }
-    const request = { ...this.start.request, profile: this.profile.name, config: { ...config, ...this.keys.value } };
-    if (this.clients.values.length && !same(this.clients.values, this.first("clients"))) request.clients = this.clients.value;
-    if (this.services?.values.length && !same(this.services.values, this.first("servers"))) request.services = this.services.value;
-    if (Object.keys(resources).length) request.resources = resources;
-    if (this.seed.value !== undefined) request.seed = this.seed.value;
-    if (this.budget.value !== undefined) request.node_hours = this.budget.value;
-    return request;
+    const service = { ...this.start.request, config: { ...config, ...this.keys.value } };
+    if (this.clients.values.length && !same(this.clients.values, this.first("clients"))) service.clients = this.clients.value;
+    if (this.servers?.values.length && !same(this.servers.values, this.first("servers"))) service.servers = this.servers.value;
+    if (Object.keys(resources).length) service.resources = resources;
+    return service;
   }
 
-  // Shows a refusal at the question that it is about; returns the question, or null when none is.
   complain(reason) {
-    for (const question of this.questions) question.complain("");
-    if (!reason) return null;
-    const field = (reason.field ?? "").replace(/\[\d+\]/g, "").replace(/^config\.(axes|zip)\./, "config.");
-    const found = this.questions.filter((one) => field === one.place || field.startsWith(`${one.place}.`))
-      .sort((one, other) => other.place.length - one.place.length)[0] ?? null;
-    if (found) {
-      found.complain(told(reason));
-      if (this.more.contains(found.node)) this.more.open = true;
-    }
+    const found = complain(this.questions, reason);
+    if (found && this.more.contains(found.node)) this.more.open = true;
     return found;
+  }
+}
+
+// Shows a refusal at the question of these that it is about; returns the question, or null when none is.
+function complain(questions, reason) {
+  for (const question of questions) question.complain("");
+  if (!reason) return null;
+  const field = (reason.field ?? "").replace(/\[\d+\]/g, "").replace(/^config\.(axes|zip)\./, "config.");
+  const found = questions.filter((one) => field === one.place || field.startsWith(`${one.place}.`))
+    .sort((one, other) => other.place.length - one.place.length)[0] ?? null;
+  found?.complain(told(reason));
+  return found;
+}
+
+// What all benchmarks of a launch share.
+class Shared {
+  constructor(changed) {
+    this.seed = new Amount("seed", "Seed", "Orders, data and prompts follow from it.", { low: 0, high: 2 ** 53 - 1, placeholder: "1" }, changed);
+    this.budget = new Amount("node_hours", "Budget", "In node-hours, of all together; a plan that takes more is refused.", { low: 0.01, step: "any", placeholder: "2" }, changed);
+    this.questions = [this.seed, this.budget];
+    this.node = el("details", { class: "more" }, el("summary", {}, "Seed and budget"), this.seed.node, this.budget.node);
+  }
+
+  get error() {
+    const wrong = this.questions.find((question) => question.error);
+    return wrong ? { field: wrong.place, message: wrong.error } : null;
+  }
+
+  get values() {
+    return Object.fromEntries(this.questions.filter((one) => one.value !== undefined).map((one) => [one.place, one.value]));
+  }
+
+  complain(reason) {
+    const found = complain(this.questions, reason);
+    if (found) this.node.open = true;
+    return found;
+  }
+}
+
+// The benchmarks of a launch, each with its form. One is shown, and the cards are about it.
+class Basket {
+  constructor(show, remove, add) {
+    this.list = el("ul", {}, []);
+    this.node = el("div", { class: "basket", role: "group", "aria-labelledby": "basket-title" },
+      el("span", { class: "title", id: "basket-title" }, "In this launch"), this.list,
+      el("button", { type: "button", onclick: add }, "Add another benchmark"));
+    this.show = show;
+    this.remove = remove;
+    this.wrong = null;  // place of the benchmark that a refusal names
+  }
+
+  draw({ services, now }) {
+    const { wrong } = this;
+    const name = ({ start }, place) => `${place + 1} · ${start.title === NOTHING ? words(start.benchmark) : start.title}`;
+    this.list.replaceChildren(...services.map((service, place) => el("li", { class: place === wrong ? "wrong" : "" },
+      el("button", { type: "button", class: "choice", "aria-pressed": String(place === now), onclick: () => this.show(place) },
+        name(service, place), place === wrong ? el("span", { class: "sr" }, " has a problem") : null),
+      services.length > 1 ? el("button", { type: "button", "aria-label": `remove ${name(service, place)}`, onclick: () => this.remove(place) }, "×") : null)));
   }
 }
 
@@ -484,13 +538,13 @@ class Summary {
   }
 
   ok(answer) {
-    const plan = answer.plan;
+    const plan = answer.plan, several = new Set(plan.varied.map(({ suite }) => suite)).size > 1;
     const rows = [
       ["Measuring", `about ${duration(plan.expected_s)}`], ["Node-hours", `${plan.node_hours.toPrecision(2)} of ${plan.budget_node_hours}`],
       plan.gpu_hours ? ["GPU-hours", plan.gpu_hours.toPrecision(2)] : null,
       ...(plan.targets ?? []).map((one) => ["Writes to", `${visible(one.path)}: ${one.type}, ${bytes(one.free_bytes)} free here`]),
       ["Cases", `${plan.cases}, ${plan.repetitions} repetitions`],
-      plan.varied.length ? ["Varied", plan.varied.map(({ key, values }) => `${visible(key)} (${values})`).join(", ")] : null, ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
+      plan.varied.length ? ["Varied", plan.varied.map(({ suite, key, values }) => `${several ? `${visible(suite)}: ` : ""}${visible(key)} (${values})`).join(", ")] : null, ["Jobs", String(plan.batches)], ["Ends", `${moment(plan.expected_end).slice(0, 16)} if all starts now`],
     ].filter(Boolean);
     this.figures.replaceChildren(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     this.yaml.textContent = answer.config.replace(/^campaign: .*$/m, "campaign: my-run");
@@ -499,9 +553,9 @@ class Summary {
     this.enable(true);
   }
 
-  ko(reason, elsewhere) {
+  ko(reason, elsewhere, before) {
     this.figures.replaceChildren();
-    this.problem.textContent = elsewhere ? `${elsewhere.title}: ${reason.message}` : told(reason);
+    this.problem.textContent = before + (elsewhere ? `${elsewhere.title}: ${reason.message}` : told(reason));
     this.problem.hidden = false;
     this.say("");
     this.enable(false);
@@ -647,11 +701,13 @@ class RunTable {
   }
 }
 
-// Where a launch can start: a preset, or an empty suite of a benchmark.
+const NOTHING = "From nothing";
+
+// Where a service of a launch can start: a preset, or an empty suite of a benchmark.
 function starts(menu) {
   const presets = menu.presets.map((preset) => ({ ...preset, key: preset.id, request: { preset: preset.id } }));
   const blank = menu.benchmarks.map((one) => ({
-    key: `new:${one.name}`, title: "From nothing", text: one.text, benchmark: one.name, suite: {}, request: { benchmark: one.name },
+    key: `new:${one.name}`, title: NOTHING, text: one.text, benchmark: one.name, suite: {}, request: { benchmark: one.name },
     profiles: Object.fromEntries(menu.profiles.map((profile) => [profile.name, {}])),
   }));
   return menu.benchmarks.map((one) => ({
@@ -660,16 +716,18 @@ function starts(menu) {
   }));
 }
 
-let kept = null;  // the form as it was left, {start, form}: it comes back with the tab
+let kept = null;  // the launch as it was left, {profile, shared, services: [{start, form}], now}: it comes back with the tab
 let onChange = () => {};  // of the tab that is shown
 
 export function mount(root) {
   const ending = new AbortController();
   const schemas = new Map();
   const box = el("div", { class: "form" });
+  const basket = new Basket((place) => show(place), (place) => remove(place), () => add());
   const summary = new Summary(() => launch());
   const runs = new RunTable();
-  let menu, form, checking, timer, polling, key = "", busy = false, due = false;
+  let menu, groups, profile, checking, timer, polling, key = "", busy = false, due = false;
+  let turn = 0, ready = false;  // whether each benchmark of the launch has its form
   let full = null;  // runs that were going on when a launch was refused for them; null: it was not
 
   root.append(el("h1", {}, "Launch"), runs.short, el("p", { class: "empty", id: "launch-wait" }, "Loading the menu …"));
@@ -688,8 +746,8 @@ export function mount(root) {
       await refresh();
       return;
     }
-    const groups = starts(menu);
-    const profile = el("select", { id: "profile", onchange: () => choose() },
+    groups = starts(menu);
+    profile = el("select", { id: "profile", onchange: () => choose() },
       ...menu.profiles.map((one) => el("option", { value: one.name }, `${one.name}${one.slurm ? " · Slurm" : " · this machine"}`)));
     const cards = groups.map(({ benchmark, list }) => el("fieldset", { class: "starts" },
       el("legend", {}, words(benchmark.name)), el("p", { class: "help" }, benchmark.text),
@@ -702,47 +760,106 @@ export function mount(root) {
         ...menu.broken_presets.map(({ id, problem }) => el("div", { class: "start" },
           el("span", {}, el("b", {}, visible(id)), el("small", { class: "takes" }, "invalid config"), el("small", { class: "problem" }, visible(problem)))))));
     }
-    const chosen = () => groups.flatMap((one) => one.list).find((start) => start.key === root.querySelector("[name=start]:checked").value);
-
-    // Says at each card how long it takes on the profile; those that do not run on it cannot be chosen.
-    function price() {
-      for (const start of groups.flatMap((one) => one.list)) {
-        const input = root.querySelector(`[name=start][value="${start.key}"]`);
-        const takes = start.profiles[profile.value];
-        input.disabled = !takes;
-        const text = !takes ? "needs Slurm" : takes.status === "ko" ? takes.reason.code.replaceAll("_", " ") : takes.expected_s === undefined ? "" : `about ${duration(takes.expected_s)}`;
-        input.parentNode.querySelector(".takes").textContent = text;
-      }
-      if (root.querySelector("[name=start]:checked").disabled) root.querySelector("[name=start]:enabled").checked = true;
-    }
-
-    async function choose() {
-      price();
-      const start = chosen();
-      form = null;  // the one that is shown is that of another start
-      summary.enable(false);
-      clearTimeout(timer);
-      checking?.abort();
-      if (!schemas.has(start.benchmark)) schemas.set(start.benchmark, await api(`menu/${start.benchmark}/schema`, { signal: ending.signal }));
-      if (start !== chosen()) return;
-      const of = (one, where) => [one.key, one.suite, where];
-      if (!kept || !same(of(kept.start, kept.form.profile.name), of(start, profile.value))) {
-        kept = { start, form: new Form(menu, schemas.get(start.benchmark), start, profile.value, () => onChange()) };
-      }
-      form = kept.form;
-      box.replaceChildren(form.node);
-      changed();
-    }
-
     root.querySelector("#launch-wait").remove();
     root.append(el("form", { class: "launcher", onsubmit: (event) => event.preventDefault(), novalidate: true },
-      el("div", { class: "ask-first" }, el("div", { class: "field" }, el("label", { for: "profile" }, "Where it runs"), profile)),
+      el("div", { class: "ask-first" }, el("div", { class: "field" }, el("label", { for: "profile" }, "Where it runs"), profile)), basket.node,
       el("div", { class: "cards" }, ...cards), el("div", { class: "two" }, box, summary.node)), runs.node);
-    if (menu.profiles.some((one) => one.name === kept?.form.profile.name)) profile.value = kept.form.profile.name;
-    const wanted = [kept?.start.key, "storage-quick"].map((value) => root.querySelector(`[name=start][value="${value}"]`));
-    (wanted.find((one) => one) ?? root.querySelector("[name=start]")).checked = true;
-    await choose();
+    if (menu.profiles.some((one) => one.name === kept?.profile)) profile.value = kept.profile;
+    kept ??= { shared: new Shared(() => onChange()), services: [], now: 0 };
+    for (const service of kept.services) service.start = all().find((start) => start.key === service.start.key) ?? quickest();
+    if (!kept.services.length) kept.services.push({ start: quickest(), form: null });
+    await renew();
     await refresh();
+  }
+
+  const all = () => groups.flatMap((one) => one.list);
+  const button = (start) => root.querySelector(`[name=start][value="${start.key}"]`);
+
+  // The quickest start, of a benchmark that is not in the launch where there is one.
+  function quickest(besides = []) {
+    const usable = all().filter((start) => start.profiles[profile.value]);
+    const fresh = usable.filter((start) => !besides.some((one) => one.start.benchmark === start.benchmark));
+    const time = (start) => start.profiles[profile.value].expected_s ?? 1e9;
+    return (fresh.length ? fresh : usable).sort((one, other) => time(one) - time(other))[0];
+  }
+
+  // Says at each card how long it takes on the profile; those that do not run on it cannot be chosen.
+  function price() {
+    for (const start of all()) {
+      const takes = start.profiles[profile.value];
+      button(start).disabled = !takes;
+      const text = !takes ? "needs Slurm" : takes.status === "ko" ? takes.reason.code.replaceAll("_", " ") : takes.expected_s === undefined ? "" : `about ${duration(takes.expected_s)}`;
+      button(start).parentNode.querySelector(".takes").textContent = text;
+    }
+  }
+
+  // The card that was clicked is the start of the benchmark that is shown.
+  function choose() {
+    kept.services[kept.now].start = all().find((start) => start.key === root.querySelector("[name=start]:checked").value);
+    return renew();
+  }
+
+  // Shows a benchmark of the launch: its card, and its form where it has one yet.
+  function show(place) {
+    const { start, form } = kept.services[place];
+    kept.now = place;
+    button(start).checked = true;
+    basket.draw(kept);
+    if (form) box.replaceChildren(form.node, kept.shared.node);
+  }
+
+  function add() {
+    kept.now = kept.services.push({ start: quickest(kept.services), form: null }) - 1;
+    return renew();
+  }
+
+  function remove(place) {
+    kept.services.splice(place, 1);
+    kept.now = Math.max(0, kept.now - (kept.now >= place ? 1 : 0));
+    return renew();
+  }
+
+  // Makes the forms that are missing, or are of another start or profile, and shows the one that was asked for.
+  async function renew() {
+    const mine = turn += 1;
+    ready = false;  // what is shown may be of another start
+    kept.profile = profile.value;
+    summary.enable(false);
+    clearTimeout(timer);
+    checking?.abort();
+    price();
+    for (const service of kept.services) {
+      if (!service.start.profiles[profile.value]) service.start = quickest();
+    }
+    basket.wrong = null;
+    show(kept.now);
+    for (const { start: { benchmark } } of kept.services) {
+      if (!schemas.has(benchmark)) schemas.set(benchmark, await api(`menu/${benchmark}/schema`, { signal: ending.signal }));
+    }
+    if (mine !== turn) return;
+    for (const service of kept.services) {
+      const { start, form } = service;
+      if (!form || !same([form.start.key, form.start.suite, form.profile.name], [start.key, start.suite, profile.value])) {
+        service.form = new Form(menu, schemas.get(start.benchmark), start, profile.value, () => onChange());
+      }
+    }
+    ready = true;
+    show(kept.now);
+    changed();
+  }
+
+  function request() {
+    const services = kept.services.map(({ form }) => form.service());
+    return { ...(services.length > 1 ? { services } : services[0]), profile: profile.value, ...kept.shared.values };
+  }
+
+  // Whether a refusal names one of several benchmarks.
+  const names = (reason) => kept.services.length > 1 && Boolean(reason?.field?.startsWith("services["));
+
+  // Where in the launch a field of the request is: [place of the benchmark, the field of its form].
+  function placeOf(field) {
+    const [, place, rest] = /^(?:services\[(\d+)\]\.)?(.*)$/s.exec(field ?? "");
+    return [Math.min(Number(place ?? 0), kept.services.length - 1), rest];
   }
 
   function changed() {
@@ -758,13 +875,14 @@ export function mount(root) {
 
   async function check() {
     checking?.abort();
+    if (!ready) return;
     const mine = checking = new AbortController();
-    const request = form.request();
-    form.complain(null);
-    const wrong = form.questions.find((question) => question.error);
-    if (wrong) { refused({ field: wrong.place, message: wrong.error }); return; }
+    complainAt(null);
+    const wrong = kept.services.map(({ form }, place) => form.error && { ...form.error, field: `services[${place}].${form.error.field}` });
+    const first = wrong.find((one) => one) ?? kept.shared.error;
+    if (first) { refused(first); return; }
     try {
-      const answer = await api("runs:validate", { method: "POST", body: request, signal: mine.signal });
+      const answer = await api("runs:validate", { method: "POST", body: request(), signal: mine.signal });
       summary.ok(answer);
       root.dataset.checked = String(Number(root.dataset.checked ?? 0) + 1);
     } catch (error) {
@@ -773,25 +891,37 @@ export function mount(root) {
     }
   }
 
+  // Shows a refusal at its question; returns the question, or null when none is.
+  function complainAt(reason) {
+    for (const { form } of kept.services) form.complain(null);
+    const shared = kept.shared.complain(reason);
+    const [place, field] = placeOf(reason?.field);
+    const found = shared ?? (reason ? kept.services[place].form.complain({ ...reason, field }) : null);
+    basket.wrong = names(reason) ? place : null;
+    basket.draw(kept);
+    return found;
+  }
+
   function refused(reason) {
-    const question = form?.complain(reason);
-    summary.ko(reason, question);
+    const question = ready ? complainAt(reason) : null;
+    const [place] = placeOf(reason.field);
+    summary.ko(reason, question, names(reason) ? `${place + 1} · ` : "");
     root.dataset.checked = String(Number(root.dataset.checked ?? 0) + 1);
     return question;
   }
 
   async function launch() {
-    if (busy || !form) return;
+    if (busy || !ready) return;
     busy = true;
     full = null;
     key ||= crypto.randomUUID();
     summary.enable(false);
     const begun = Date.now();
-    const { slurm } = form.profile;
+    const { slurm } = menu.profiles.find((one) => one.name === profile.value);
     const ticking = setInterval(() => summary.say(`Checking with Snakemake${slurm ? " and Slurm" : ""}, then starting … ${Math.round((Date.now() - begun) / 1000)} s`), 500);
     summary.say("Checking with Snakemake, then starting …");
     try {
-      const { run_id: id } = await api("runs", { method: "POST", body: form.request(), headers: { "idempotency-key": key } });
+      const { run_id: id } = await api("runs", { method: "POST", body: request(), headers: { "idempotency-key": key } });
       key = "";
       clearInterval(ticking);
       toast(`${id} is started.`);
@@ -803,6 +933,7 @@ export function mount(root) {
       const reason = error.body?.reason;
       if (reason) key = "";  // without an answer the same key is sent again: it may have started
       const question = refused(reason ?? { message: error.message });
+      if (names(reason)) show(placeOf(reason.field)[0]);
       question?.controls[0]?.focus();
       if (!reason || PASSING.has(reason.code)) summary.enable(true);
       if (reason?.code === "queue_full") {
@@ -813,7 +944,7 @@ export function mount(root) {
       clearInterval(ticking);
       busy = false;
       if (due) changed();
-      else if (form && summary.problem.hidden) summary.enable(true);
+      else if (ready && summary.problem.hidden) summary.enable(true);
     }
   }
 
