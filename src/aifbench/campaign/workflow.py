@@ -112,9 +112,13 @@ def report_what_is_there(results: Path) -> None:
 
 
 def end_timers() -> None:
-    """End the timers of this process: Snakemake leaves one per ended job, and its process would wait for the last."""
+    """End the timers that Snakemake's scheduler leaves, one per ended job: its process would wait for the last.
+
+    Each lasts a timespan of `max-jobs-per-timespan`. That is an hour in profiles/meluxina: with a second, Snakemake would
+    look at all waiting jobs again in each one. There is no value that means no limit.
+    """
     for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
+        if isinstance(thread, threading.Timer) and thread.function.__module__ == "snakemake.scheduling.job_scheduler":
             thread.cancel()
 
 
