@@ -43,7 +43,7 @@ def _look_for_pandas_once() -> None:
     """Let pyarrow look for pandas while that is hidden: it looks once and remembers.
 
     It has no setting for this, and takes a None in `sys.modules` for a module. Without it every runner and worker would
-    hold 36 MiB more and take 0.3 s longer to start. What asks for pandas (`to_pandas`) still gets it: pyarrow then looks again.
+    hold 36 MiB more and take 0.3 s longer to start. What needs pandas (`to_pandas`) still gets it: pyarrow looks again.
     """
     if "pandas" in sys.modules:
         return
