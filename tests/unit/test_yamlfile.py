@@ -15,7 +15,7 @@ from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan
 from aifbench.campaign.presets import load_presets
 from aifbench.campaign.workflow import as_setting
-from aifbench.cli import overrides
+from aifbench.cli.options import overrides
 from aifbench.core.errors import ConfigError
 from aifbench.files.yamlfile import MOST_BYTES, MOST_DEPTH, MOST_VALUES, dump, read_mapping, read_text
 

@@ -13,11 +13,7 @@ import pytest
 from aifbench.campaign.config import load_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.campaign.spec import Spec
-from aifbench.core.records import Validity
 from aifbench.records.store import BatchStore
-from aifbench.runner.batch import BatchRun
-from aifbench.runner.console import Console
-from tests.unit.test_store import record
 from tests.workflow.campaign import INFERENCE, ROOT, STORAGE, write
 
 
@@ -126,24 +122,6 @@ def test_kill_9_of_the_batch_leaves_no_process_and_loses_no_finished_case(tmp_pa
     after = [(record.case, record.repetition) for record in job.store.read_cases()]
     assert after[: len(before)] == before
     assert len(after) == len(set(after)) == 8
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "asked"),
-    [
-        ("vvvvv", False), ("vvvv-", True), ("vvv--", False), ("vvvvx", False), ("vvv-x", False), ("vvvv-v", False),
-    ],
-)  # fmt: skip
-def test_an_invalid_repetition_is_measured_again_once_and_a_failed_one_never(tmp_path, verdicts, asked):
-    job = Job(tmp_path, {**LONG, "repetitions": 5})
-    run = BatchRun(job.spec, job.folder, None, Console("batch"))
-    case = job.spec.cases[0].case
-    for number, verdict in enumerate(verdicts):
-        status, validity = ("failed" if verdict == "x" else "ok"), Validity.of([] if verdict == "v" else ["disturbed"])
-        run.records.append(record(case=case, repetition=number, status=status, validity=validity))
-        run.done.add((case, number))
-    wanted = [repetition for repetition in range(20) if run.pending(repetition)]
-    assert wanted == ([5] if asked else [])
 
 
 def test_a_second_writer_is_refused(tmp_path):

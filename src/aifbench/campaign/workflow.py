@@ -120,9 +120,13 @@ def report_what_is_there(results: Path) -> None:
 
 
 def end_timers() -> None:
-    """End the timers of this process: Snakemake leaves one per ended job, and its process would wait for the last."""
+    """End the timers that Snakemake's scheduler leaves, one per ended job: its process would wait for the last.
+
+    Each lasts a timespan of `max-jobs-per-timespan`, which always has a limit. In profiles/meluxina it is an hour: with
+    a second, Snakemake would look at all waiting jobs again once per second.
+    """
     for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
+        if isinstance(thread, threading.Timer) and thread.function.__module__ == "snakemake.scheduling.job_scheduler":
             thread.cancel()
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from aifbench.core.params import Params
 from aifbench.core.records import Metric, Validity
 from aifbench.core.system import System
 
+P = TypeVar("P", bound=Params)
+"""The parameters of a benchmark's cases."""
 Column = np.ndarray[Any, Any] | list[Any]
 Raw = Mapping[str, Column]
 """Operations of one repetition as equally long columns: one row per operation (list columns hold per-token stamps)."""
@@ -74,21 +76,21 @@ class CaseFailed(Exception):
         self.kind = kind
 
 
-class Worker(ABC):
+class Worker(ABC, Generic[P]):
     """Measures cases in one process. Nothing but the operation stands inside a timed region."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
     @abstractmethod
-    def prepare(self, params: Params) -> dict[str, Any]:
+    def prepare(self, params: P) -> dict[str, Any]:
         """Set up what the batch shares, from the setup fields of `params`; return facts about it (once per round)."""
 
     @abstractmethod
-    def measure(self, params: Params) -> Measurement:
+    def measure(self, params: P) -> Measurement:
         """Warm up, then run one repetition of one case. Raises `CaseFailed` when this case cannot be measured."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Release what `prepare` took. Called on every exit path of the process that Python can see."""
 
 
@@ -128,34 +130,34 @@ class ServerNotReady(Exception):
     """The server did not answer one real request before its deadline; the message says what was seen last."""
 
 
-class Server(ABC):
+class Server(ABC, Generic[P]):
     """How the runner starts, awaits and describes the servers of a batch. It owns no process itself."""
 
-    def count(self, params: Params) -> int:
+    def count(self, params: P) -> int:
         """Return how many servers the batch has, all alike."""
         return 1
 
     @abstractmethod
-    def command(self, params: Params, place: Place) -> Command | None:
+    def command(self, params: P, place: Place) -> Command | None:
         """Return the command that serves at `place`, or None for a server that is already there."""
 
-    def check(self, params: Params, system: System) -> Iterator[ConfigError]:
+    def check(self, params: P, system: System) -> Iterator[ConfigError]:
         """Yield what the workflow should have made before the batch, such as a model, and what is not there."""
         yield from ()
 
     @abstractmethod
-    def endpoint(self, params: Params, place: Place) -> str:
+    def endpoint(self, params: P, place: Place) -> str:
         """Return the base URL that workers use."""
 
     @abstractmethod
-    def wait_ready(self, endpoint: str, params: Params, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+    def wait_ready(self, endpoint: str, params: P, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
         """Block until the model is loaded and one request was answered; return facts about that.
 
         `alive()` turns false when a started server has exited: then fail at once. Raises `ServerNotReady`.
         """
 
     @abstractmethod
-    def describe(self, endpoint: str, params: Params) -> dict[str, Any]:
+    def describe(self, endpoint: str, params: P) -> dict[str, Any]:
         """Return versions, model digest and settings as the server tells them (called before and after the rounds)."""
 
 
@@ -194,11 +196,11 @@ class Benchmark:
         """The package that holds its modules."""
         return self.params.__module__.rpartition(".")[0]
 
-    def worker(self) -> type[Worker]:
+    def worker(self) -> type[Worker[Any]]:
         """Import the worker class (heavy libraries come with it)."""
         return self._module("worker").WORKER  # type: ignore[no-any-return]
 
-    def server(self) -> Server | None:
+    def server(self) -> Server[Any] | None:
         """Import and make the server's handler, if batches of this benchmark have one."""
         return self._module("server").SERVER() if self.has_server else None
 

@@ -8,7 +8,6 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
@@ -22,9 +21,8 @@ from aifbench.load.fetch import ask, ask_json, objects
 TIMEOUT_S = 2.0
 
 
-def check(params: Any, system: System) -> Iterator[ConfigError]:
+def check(params: InferenceParams, system: System) -> Iterator[ConfigError]:
     """Yield what cannot work here: a library or model that is missing, a server that does not answer within 2 s."""
-    assert isinstance(params, InferenceParams)
     engine = params.engine
     if isinstance(engine, LlamaCpp):
         yield from _check_llamacpp(engine)

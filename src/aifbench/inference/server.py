@@ -9,7 +9,6 @@ from typing import Any
 
 from aifbench.core.benchmark import Command, Place, Server, ServerNotReady
 from aifbench.core.errors import ConfigError
-from aifbench.core.params import Params
 from aifbench.core.system import System
 from aifbench.engines import llamacpp, ollama
 from aifbench.engines.adapters import adapter
@@ -25,37 +24,39 @@ POLL_S = 0.1
 READY_TOKENS = 4
 
 
-class InferenceServer(Server):
+class InferenceServer(Server[InferenceParams]):
     """Starts, awaits and describes the engine of a batch."""
 
-    def count(self, params: Params) -> int:
+    def count(self, params: InferenceParams) -> int:
         """Return how many servers of the engine the batch starts."""
-        return _of(params).servers
+        return params.servers
 
-    def command(self, params: Params, place: Place) -> Command | None:
+    def command(self, params: InferenceParams, place: Place) -> Command | None:
         """Return the command of an engine that the batch starts, None for a server that is already there."""
-        engine = _of(params).engine
+        engine = params.engine
         if isinstance(engine, LlamaCpp):
-            return llamacpp.command(engine, place, _of(params).servers)
+            return llamacpp.command(engine, place, params.servers)
         return ollama.command(engine, place) if isinstance(engine, Ollama) and engine.url is None else None
 
-    def check(self, params: Params, system: System) -> Iterator[ConfigError]:
+    def check(self, params: InferenceParams, system: System) -> Iterator[ConfigError]:
         """Yield the model of the batch's own Ollama when its folder does not hold it: a batch never downloads."""
-        for engine in _of(params).models():
+        for engine in params.models():
             if not ollama.manifest(system.paths.models, engine.model).is_file():
                 problem = f"{system.paths.models} does not hold it; `aifbench model {engine.model}` puts it there"
                 yield ConfigError("engine.model", engine.model, problem)
 
-    def endpoint(self, params: Params, place: Place) -> str:
+    def endpoint(self, params: InferenceParams, place: Place) -> str:
         """Return the base URL of the engine."""
-        return getattr(_of(params).engine, "url", None) or f"http://{place.host}:{place.port}"
+        return getattr(params.engine, "url", None) or f"http://{place.host}:{place.port}"
 
-    def wait_ready(self, endpoint: str, params: Params, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+    def wait_ready(
+        self, endpoint: str, params: InferenceParams, timeout_s: float, alive: Callable[[], bool]
+    ) -> dict[str, Any]:
         """Ask for a few tokens until there is an answer, as `readiness` says.
 
         Returns `first_answer_s`, the time of the request that was answered, `requests_sent` and the `address` used.
         """
-        settings, ours = _of(params).engine, _of(params).starts_server
+        settings, ours = params.engine, params.starts_server
         engine = adapter(settings, endpoint)
         payload = engine.request(Ask("Say hello.", READY_TOKENS, 0.0, 1))
         start = time.monotonic()
@@ -87,9 +88,9 @@ class InferenceServer(Server):
                 _pause(min(max(pause_s, said.wait_s or 0.0), left), alive)
         raise ServerNotReady(f"no token from {endpoint} within {limit_s:g} s: {problem} ({_requests(sent)})")
 
-    def describe(self, endpoint: str, params: Params) -> dict[str, Any]:
+    def describe(self, endpoint: str, params: InferenceParams) -> dict[str, Any]:
         """Return versions, model digest and settings as the server tells them."""
-        return adapter(_of(params).engine, endpoint).describe()
+        return adapter(params.engine, endpoint).describe()
 
 
 def _judged(engine: Adapter, exchange: Exchange, endpoint: str, kind: str) -> readiness.Said:
@@ -109,11 +110,6 @@ def _pause(seconds: float, alive: Callable[[], bool]) -> None:
 
 def _requests(count: int) -> str:
     return f"{count or 'no'} request{'' if count == 1 else 's'} sent"
-
-
-def _of(params: Params) -> InferenceParams:
-    assert isinstance(params, InferenceParams)
-    return params
 
 
 SERVER = InferenceServer

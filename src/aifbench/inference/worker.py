@@ -11,7 +11,6 @@ import orjson
 
 from aifbench.core.benchmark import CaseFailed, Measurement, Worker
 from aifbench.core.ids import canonical
-from aifbench.core.params import Params
 from aifbench.engines.adapters import adapter
 from aifbench.engines.base import Adapter
 from aifbench.files.written import atomic_write
@@ -35,16 +34,15 @@ SUMMED = (
 """Facts of a search that are sums over its loads."""
 
 
-class InferenceWorker(Worker):
+class InferenceWorker(Worker[InferenceParams]):
     """Runs loads of streaming requests against the batch's servers."""
 
-    def prepare(self, params: Params) -> dict[str, Any]:
+    def prepare(self, params: InferenceParams) -> dict[str, Any]:
         """Return what the engine was told (the server describes itself before and after the rounds)."""
         return {"fixes_length": self._adapters(params)[0].fixes_length()}
 
-    def measure(self, params: Params) -> Measurement:
+    def measure(self, params: InferenceParams) -> Measurement:
         """Warm up, measure one repetition or search, and calibrate the client at that load where it was not yet."""
-        assert isinstance(params, InferenceParams)
         engines = self._adapters(params)
         try:
             raw, facts = self._search(engines, params) if params.find else self._load(engines, params)
@@ -124,8 +122,7 @@ class InferenceWorker(Worker):
         at_s = arrivals(schedule, params.requests, seed, np.array(params.schedule_s))
         return partial(client.run_schedule, scheduled_payloads(engines, params, seed), at_s.tolist(), timeout_s)
 
-    def _adapters(self, params: Params) -> list[Adapter]:
-        assert isinstance(params, InferenceParams)
+    def _adapters(self, params: InferenceParams) -> list[Adapter]:
         return [adapter(params.engine, endpoint) for endpoint in self.context.endpoints]
 
     def _calibration(self, params: InferenceParams, tokens_per_s: float) -> dict[str, Any]:

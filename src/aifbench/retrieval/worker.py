@@ -16,7 +16,6 @@ import orjson
 
 from aifbench.checks.recall import Floats, recall_id, recall_tie, ties_at
 from aifbench.core.benchmark import CaseFailed, Context, Measurement, Worker
-from aifbench.core.params import Params
 from aifbench.log.writer import INFO
 from aifbench.retrieval import build
 from aifbench.retrieval.forks import ChildFailed
@@ -26,7 +25,7 @@ from aifbench.retrieval.truth import Truth, TruthError, obtain
 from aifbench.stats.quantiles import needed
 
 
-class RetrievalWorker(Worker):
+class RetrievalWorker(Worker[RetrievalParams]):
     """One round of a retrieval batch."""
 
     def __init__(self, context: Context) -> None:
@@ -38,9 +37,8 @@ class RetrievalWorker(Worker):
         self._set: frozenset[str] = frozenset()
         """Search parameters that were set on the index: FAISS has no way back to its defaults but to read it anew."""
 
-    def prepare(self, params: Params) -> dict[str, Any]:
+    def prepare(self, params: RetrievalParams) -> dict[str, Any]:
         """Build the index unless an earlier round did, read it, and open the vectors. Raises `CaseFailed`."""
-        assert isinstance(params, RetrievalParams)
         if not (self._folder / build.FACTS).exists():
             self._build(params)
         facts = orjson.loads((self._folder / build.FACTS).read_bytes())
@@ -67,9 +65,8 @@ class RetrievalWorker(Worker):
         }
         return {**self._facts, "card": card, "library": _library()}
 
-    def measure(self, params: Params) -> Measurement:
+    def measure(self, params: RetrievalParams) -> Measurement:
         """Search all queries of the case once and score the answers. Raises `CaseFailed`."""
-        assert isinstance(params, RetrievalParams)
         queries, warmup = self._queries[: params.queries], self._queries[params.queries :]
         truth = self._truth(params, queries)
         self._apply(params.search)

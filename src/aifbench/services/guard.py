@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, Request
@@ -51,20 +52,16 @@ HEADERS = {
 _log = logging.getLogger("aifbench.services")
 
 
-def needs(scope: str) -> Any:
-    """Return the dependency of a route that only bearers of `scope` may use: `dependencies=[needs("read")]`.
+@dataclass(frozen=True)
+class _Needs:
+    scope: str
 
-    A parameter of the query that the route does not have is refused too: it would be left out without a word.
-    """
-    if scope not in SCOPES:
-        raise ValueError(f"no scope {scope!r}; there are {sorted(SCOPES)}")
-
-    def check(request: Request) -> None:
+    def __call__(self, request: Request) -> None:
         granted: frozenset[str] = request.scope["aifbench.scopes"]
         if not granted:
             raise _unauthorised(request.headers)
-        if scope not in granted:
-            raise Problem(403, f"this token may not do that; it needs the scope '{scope}'")
+        if self.scope not in granted:
+            raise Problem(403, f"this token may not do that; it needs the scope '{self.scope}'")
         known = _parameters(request.scope["route"].dependant)
         for name in request.query_params:
             if name not in known:
@@ -72,8 +69,15 @@ def needs(scope: str) -> Any:
                 shown = ascii(name[:60])
                 raise Problem(422, f"query.{shown[1:-1]}: no such parameter; {allowed}", field="query")
 
-    check.__dict__["scope"] = scope
-    return Depends(check)
+
+def needs(scope: str) -> Any:
+    """Return the dependency of a route that only bearers of `scope` may use: `dependencies=[needs("read")]`.
+
+    A parameter of the query that the route does not have is refused too: it would be left out without a word.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"no scope {scope!r}; there are {sorted(SCOPES)}")
+    return Depends(_Needs(scope))
 
 
 def _parameters(dependant: Dependant) -> set[str]:

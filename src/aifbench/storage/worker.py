@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from aifbench.core.benchmark import CaseFailed, Context, Measurement, Worker
-from aifbench.core.params import Params
 from aifbench.core.units import format_size
 from aifbench.log.writer import WARNING
 from aifbench.machine.filesystem import describe, direct_alignment, mount_of
@@ -26,7 +25,7 @@ from aifbench.storage.stripes import FILE_SYSTEM, set_stripes, stripes_of
 from aifbench.storage.workspace import data_file, remove_leftovers, workspace
 
 
-class StorageWorker(Worker):
+class StorageWorker(Worker[StorageParams]):
     """Measures cases in a private folder under the target, which is removed after each repetition."""
 
     def __init__(self, context: Context) -> None:
@@ -35,9 +34,9 @@ class StorageWorker(Worker):
         if own_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that files are removed
 
-    def prepare(self, params: Params) -> dict[str, Any]:
+    def prepare(self, params: StorageParams) -> dict[str, Any]:
         """Make the target folder, remove what a killed run of this batch left there; return the file system's facts."""
-        target = self._target(_storage(params))
+        target = self._target(params)
         try:
             target.mkdir(parents=True, exist_ok=True)
             removed = remove_leftovers(target, self._owner)
@@ -47,14 +46,13 @@ class StorageWorker(Worker):
             self.context.log(WARNING, f"removed {removed} folder(s) that a killed run of this batch left in {target}")
         return {"filesystem": describe(target), "leftovers_removed": removed}
 
-    def measure(self, params: Params) -> Measurement:
+    def measure(self, params: StorageParams) -> Measurement:
         """Run one repetition. Raises `CaseFailed` with the class of the system's error, such as `enospc`."""
-        case = _storage(params)
         try:
-            with workspace(self._target(case), self._owner, self.context.log) as folder:
-                return self._measure(case, folder)
+            with workspace(self._target(params), self._owner, self.context.log) as folder:
+                return self._measure(params, folder)
         except OSError as error:
-            raise failed(error, direct=case.mode == "direct") from error
+            raise failed(error, direct=params.mode == "direct") from error
 
     @property
     def _owner(self) -> str:
@@ -140,11 +138,6 @@ def _columns(phases: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
             for name in ("offset", "start_ns", "end_ns")
         },
     }
-
-
-def _storage(params: Params) -> StorageParams:
-    assert isinstance(params, StorageParams)
-    return params
 
 
 WORKER = StorageWorker

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 from weakref import WeakValueDictionary
@@ -206,7 +207,7 @@ class ClientService(Service):
             return {"path": f"{router.prefix}/reports/{self._ticket(id)}/report/index.html"}
 
         @router.get(
-            "/reports/{ticket}/{path:path}", dependencies=[_needs_ticket(self._run_of)], include_in_schema=False
+            "/reports/{ticket}/{path:path}", dependencies=[Depends(_NeedsTicket(self._run_of))], include_in_schema=False
         )
         async def ticketed(ticket: str, path: str) -> Response:
             """The report that a ticket was given for, and the files that it leads to."""
@@ -267,11 +268,12 @@ class ClientService(Service):
         return run
 
 
-def _needs_ticket(run_of: Callable[[str], str]) -> Any:
-    """Return the dependency of a route that a ticket opens, which only a bearer of `read` was given."""
+@dataclass(frozen=True)
+class _NeedsTicket:
+    """A dependency of a route that a ticket opens, which only a bearer of `scope` was given."""
 
-    def check(ticket: str) -> None:
-        run_of(ticket)
+    run_of: Callable[[str], str]
+    scope: str = "read"
 
-    check.__dict__["scope"] = "read"
-    return Depends(check)
+    def __call__(self, ticket: str) -> None:
+        self.run_of(ticket)
