@@ -8,7 +8,7 @@ rule report:
         page=report(REPORT, category="Report"),
         figures=[
             report(f"{RESULTS}/report/figures/{name}", category="Figures")
-            for name in FIGURES
+            for name in figure_files()
         ],
     log:
         f"{RESULTS}/logs/report.log",

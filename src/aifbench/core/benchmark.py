@@ -7,6 +7,7 @@ A benchmark is a folder of this package with these modules:
 `metrics.py`  `evaluate(...)` (pure): raw events and facts of one repetition -> metrics and verdict.
 `preflight.py` `check(...)`: what only this machine can tell (a file, free space, a reachable URL).
 `server.py`   only where a batch needs a server: one `Server` subclass that the runner starts and stops.
+`report.py`   `REPORT` (pure), where the report says more of it than its tables: charts, findings, names for readers.
 
 A round is one fresh process that measures each pending case once, in seeded random order. So repetitions of a case
 come from different processes and are spread over the batch's life: a randomised complete block design.
@@ -18,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -197,3 +199,8 @@ class Benchmark:
     def evaluate(self) -> Evaluate:
         """Import the pure function from raw events to metrics."""
         return import_module(f"aifbench.{self.name}.metrics").evaluate  # type: ignore[no-any-return]
+
+    def report(self) -> object | None:
+        """Import what the report says of it (an `analysis.report.BenchmarkReport`); None where that is nothing."""
+        module = f"{self.params.__module__.rpartition('.')[0]}.report"
+        return import_module(module).REPORT if find_spec(module) else None
