@@ -54,6 +54,13 @@ class Params(Strict):
         )
 
     @classmethod
+    @cache
+    def sizes(cls) -> frozenset[str]:
+        """Names of the fields that are sizes in bytes."""
+        marks = ((name, mark) for name, field in cls.model_fields.items() for mark in field.metadata)
+        return frozenset(name for name, mark in marks if getattr(mark, "func", None) is parse_size)
+
+    @classmethod
     def most_clients(cls, limit: int) -> int:
         """Return the most clients of a case where the system allows `limit`."""
         bounds: list[int] = [mark.le for mark in cls.model_fields["clients"].metadata if hasattr(mark, "le")]
@@ -81,8 +88,8 @@ class Params(Strict):
 
     def shown(self, name: str) -> str:
         """Return the value of a field for a reader, such as `index=HNSW32` or `file_size=64MiB`."""
-        value, field = getattr(self, name), type(self).model_fields[name]
-        if any(getattr(mark, "func", None) is parse_size for mark in field.metadata):
+        value = getattr(self, name)
+        if name in self.sizes():
             value = format_size(value)
         elif isinstance(value, BaseModel):
             return str(getattr(value, "kind", value))
