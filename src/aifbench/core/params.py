@@ -55,13 +55,10 @@ class Params(Strict):
 
     @classmethod
     @cache
-    def size_names(cls) -> frozenset[str]:
+    def sizes(cls) -> frozenset[str]:
         """Names of the fields that are sizes in bytes."""
-        return frozenset(
-            name
-            for name, field in cls.model_fields.items()
-            if any(getattr(mark, "func", None) is parse_size for mark in field.metadata)
-        )
+        marks = ((name, mark) for name, field in cls.model_fields.items() for mark in field.metadata)
+        return frozenset(name for name, mark in marks if getattr(mark, "func", None) is parse_size)
 
     @classmethod
     def most_clients(cls, limit: int) -> int:
@@ -93,7 +90,7 @@ class Params(Strict):
     def shown(self, name: str) -> str:
         """Return the value of a field for a reader, such as `index=HNSW32` or `file_size=64MiB`."""
         value = getattr(self, name)
-        if name in self.size_names():
+        if name in self.sizes():
             value = format_size(value)
         elif isinstance(value, BaseModel):
             return str(getattr(value, "kind", value))

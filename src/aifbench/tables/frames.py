@@ -112,7 +112,7 @@ def _cases(tables: Tables, metrics: pd.DataFrame) -> pd.DataFrame:
 def _params(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a case, of which sizes tell their unit."""
     known = benchmarks().get(row["benchmark"])
-    sizes = known.params.size_names() if known else frozenset()
+    sizes = known.params.sizes() if known else frozenset()
     params = flat(orjson.loads(row["params"]))
     return {f"{name}_bytes" if name in sizes else name: value for name, value in params.items()}
 
