@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aifbench import report
-from aifbench.report.numbers import Scale, plain
+from aifbench.analysis.numbers import Scale, plain
 from tests.fixtures.results import HOSTILE, write_results
 
 pytestmark = pytest.mark.browser

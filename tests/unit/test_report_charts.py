@@ -2,15 +2,21 @@ from dataclasses import replace
 
 import pytest
 
-from aifbench.report.charts import SPECS, Spec, build, chart_specs, metric_name
-from aifbench.report.curves import CLIENTS, RATE, between, curves, knee_of
+from aifbench.analysis.cases import Case, Repetition, Value, Words
+from aifbench.analysis.charts import Spec
+from aifbench.analysis.curves import between, curves, knee_of
+from aifbench.analysis.report import BenchmarkReport, charts_of
+from aifbench.inference.loads import CLIENTS, RATE
+from aifbench.inference.report import REPORT as INFERENCE
 from aifbench.report.figures import charts, draw_panels
-from aifbench.report.load import Case, Repetition, Value, axis_name, axis_value, load
-from aifbench.report.searches import search_chart
+from aifbench.report.load import load
+from aifbench.retrieval.report import REPORT as RETRIEVAL
+from aifbench.storage.report import REPORT as STORAGE
 from tests.fixtures.results import HALF, loads, write_results
 
-TIME = Spec("time", "storage", "Time", ("write_time_s",), ("block_size", "clients"))
-FRONTIER = next(spec for spec in SPECS if spec.name == "retrieval_frontier")
+TIME = Spec("time", "Time", ("write_time_s",), prefer=("block_size", "clients"))
+FRONTIER = next(spec for spec in RETRIEVAL.charts if spec.name == "retrieval_frontier")
+THROUGHPUT = next(spec for spec in INFERENCE.charts if spec.name == "inference_latency_throughput")
 
 
 def case(number, state="valid", metrics=None, unit="s", **axes):
@@ -34,6 +40,7 @@ def case(number, state="valid", metrics=None, unit="s", **axes):
             Repetition(i, 0, "ok", state == "valid", [], [], "", 0.0, 1.0, None, None, None, scaled(values, factor))
             for i, factor in enumerate((0.95, 1.05))
         ],
+        words=STORAGE.words,
     )
 
 
@@ -55,7 +62,7 @@ def test_x_is_the_numeric_axis_with_most_values_and_the_rest_are_series():
         for size in (1024, 4096)
         for mode in ("direct", "warm")
     ]
-    chart = build(TIME, cases)
+    chart = TIME.build(cases)
     assert chart.panels[0].x_label == "clients"
     assert [text for _, text in chart.panels[0].ticks] == ["1", "2", "4"]
     assert [label for label, _ in chart.legend] == [
@@ -70,12 +77,12 @@ def test_x_is_the_numeric_axis_with_most_values_and_the_rest_are_series():
 
 def test_equally_many_values_fall_to_the_preferred_axis():
     cases = [case(1 + size + c, clients=c, block_size=size) for c in (1, 2) for size in (1024, 4096)]
-    assert build(TIME, cases).panels[0].x_label == "block size"
+    assert TIME.build(cases).panels[0].x_label == "block size"
 
 
 def test_an_axis_that_x_determines_splits_no_curve():
     cases = [case(c, clients=c, file_size=1024 * c) for c in (1, 2, 4)]
-    assert shape(build(TIME, cases)) == [("", [("", [1, 2, 4])])]
+    assert shape(TIME.build(cases)) == [("", [("", [1, 2, 4])])]
 
 
 def test_too_many_series_become_panels():
@@ -85,25 +92,25 @@ def test_too_many_series_become_panels():
             ((c, m, p, b) for c in (1, 2, 4) for m in "abc" for p in "xy" for b in "uv"), start=1
         )
     ]
-    chart = build(TIME, cases)
+    chart = TIME.build(cases)
     assert [panel.title for panel in chart.panels] == ["x", "y"]
     assert all(len(panel.series) == 6 for panel in chart.panels)
 
 
 def test_without_a_numeric_axis_words_are_places():
-    chart = build(TIME, [case(1, mode="direct"), case(2, mode="warm")])
+    chart = TIME.build([case(1, mode="direct"), case(2, mode="warm")])
     assert chart.panels[0].ticks == ((0.0, "direct"), (1.0, "warm"))
     assert not any(series.joined for series in chart.panels[0].series)
 
 
 def test_a_single_case_is_a_chart():
-    chart = build(TIME, [case(3, clients=1)])
+    chart = TIME.build([case(3, clients=1)])
     assert [point.y for series in chart.panels[0].series for point in series.points] == [3.0]
 
 
 def test_points_carry_interval_repetitions_and_unit():
-    chart = build(
-        TIME, [case(2, clients=1, metrics={"write_time_s": 0.002}), case(4, clients=2, metrics={"write_time_s": 0.004})]
+    chart = TIME.build(
+        [case(2, clients=1, metrics={"write_time_s": 0.002}), case(4, clients=2, metrics={"write_time_s": 0.004})]
     )
     point = chart.panels[0].series[0].points[0]
     assert chart.panels[0].y_label == "time to write (ms)"
@@ -114,7 +121,7 @@ def test_points_carry_interval_repetitions_and_unit():
 
 def test_invalid_points_are_marked_and_absent_ones_counted():
     cases = [case(1, clients=1), case(2, "invalid", clients=2), case(3, "missing", metrics={}, clients=4)]
-    chart = build(TIME, cases)
+    chart = TIME.build(cases)
     assert chart.has_invalid
     assert [point.state for point in chart.panels[0].series[0].points] == ["valid", "invalid"]
     assert "invalid: because" in chart.panels[0].series[0].points[1].text
@@ -122,7 +129,7 @@ def test_invalid_points_are_marked_and_absent_ones_counted():
 
 
 def test_nothing_measured_is_no_chart():
-    assert build(TIME, [case(1, "missing", metrics={}, clients=1)]) is None
+    assert TIME.build([case(1, "missing", metrics={}, clients=1)]) is None
 
 
 def test_frontier_runs_along_the_search_settings_of_an_index():
@@ -136,7 +143,7 @@ def test_frontier_runs_along_the_search_settings_of_an_index():
         )
         for number, (index, setting, recall, rate) in enumerate(points, start=1)
     ]
-    chart = build(FRONTIER, cases)
+    chart = FRONTIER.build(cases)
     assert shape(chart) == [("", [("Flat", [1.0]), ("HNSW32", [0.8, 0.95])])]
     assert "efSearch 64" in chart.panels[0].series[1].points[1].text
     assert chart.panels[0].y_log
@@ -146,41 +153,44 @@ def test_panels_of_one_metric_share_the_kind_of_their_axis():
     wide = [case(n, clients=c, mode=m, pattern=p, buffer=b) for n, (c, m, p, b) in enumerate(
         ((c, m, p, b) for c in (1, 2, 4) for m in "abc" for p in "xy" for b in "uv"), start=1
     )]  # fmt: skip
-    assert [panel.y_log for panel in build(TIME, wide).panels] == [True, True]
-    assert [panel.y_log for panel in build(TIME, wide[20:]).panels] == [False] * len(build(TIME, wide[20:]).panels)
+    assert [panel.y_log for panel in TIME.build(wide).panels] == [True, True]
+    assert [panel.y_log for panel in TIME.build(wide[20:]).panels] == [False] * len(TIME.build(wide[20:]).panels)
 
 
 def test_what_is_not_drawn_is_said():
-    chart = build(TIME, [case(n + 1, clients=c, mode=f"m{n}") for n in range(200) for c in (1, 2)])
+    chart = TIME.build([case(n + 1, clients=c, mode=f"m{n}") for n in range(200) for c in (1, 2)])
     assert sum(len(panel.series) for panel in chart.panels) == 120
     assert "80 further curves are not drawn; the table has them." in chart.caption
     assert "Grey: further combinations" in chart.caption
 
 
 def test_a_chart_has_a_bounded_number_of_points():
-    chart = build(TIME, [case(n + 1, clients=n + 1, mode=mode) for n in range(400) for mode in "abcdef"])
+    chart = TIME.build([case(n + 1, clients=n + 1, mode=mode) for n in range(400) for mode in "abcdef"])
     assert [len(series.points) for panel in chart.panels for series in panel.series] == [400] * 3
     assert "3 further curves are not drawn" in chart.caption
     assert "single repetitions stand in the drawer" in chart.caption
 
 
 def test_many_values_of_x_get_few_ticks():
-    chart = build(TIME, [case(n, file_size=1024 * n) for n in range(1, 101)])
+    chart = TIME.build([case(n, file_size=1024 * n) for n in range(1, 101)])
     texts = [text for _, text in chart.panels[0].ticks]
     assert len(texts) <= 8
     assert (texts[0], texts[-1]) == ("1KiB", "100KiB")
 
 
 def test_a_stranger_s_benchmark_gets_its_contract_outputs():
-    (spec,) = chart_specs("network", ("round_trip_s",))
-    assert (spec.metrics, spec.title) == (("round_trip_s",), "Round trip")
+    (spec,) = charts_of("network", BenchmarkReport(), ("round_trip_s",))
+    assert (spec.name, spec.metrics, spec.title) == ("network_headline", ("round_trip_s",), "Round trip")
 
 
 def test_names_and_values_for_readers():
-    assert metric_name("write_latency_p50_s") == "write latency p50"
-    assert axis_value("block_size", 65536) == "64KiB"
-    assert axis_value("batch_size", 1) == "1"
-    assert axis_value("prompt", "a\x00b" + "x" * 60) == "a�b" + "x" * 36 + "…"
+    assert STORAGE.words.metric("write_latency_p50_s") == "write latency p50"
+    assert STORAGE.words.metric("write_time_s") == "time to write"
+    assert STORAGE.words.value("block_size", 65536) == "64KiB"
+    assert RETRIEVAL.words.axis("top_k") == "k"
+    assert Words().axis("engine.kind") == "engine"
+    assert Words().value("batch_size", 1) == "1"
+    assert Words().value("prompt", "a\x00b" + "x" * 60) == "a�b" + "x" * 36 + "…"
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +226,7 @@ def test_the_knee_is_marked_with_its_interval_and_told(measured):
 
 def test_no_knee_is_told_with_its_reason(measured):
     few = [case for case in measured[0].cases if case.axes["clients"] in (1, 2, 3, 4)]
-    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
-    chart = build(spec, few)
+    chart = THROUGHPUT.build(few)
     assert chart.mark == ""
     assert "short: no knee found up to 4 clients: one even line describes throughput as well" in chart.caption
 
@@ -230,16 +239,15 @@ def test_bounds_of_the_slo_are_lines_where_they_are_near(measured):
         "The SLO's bound on inter-token latency, 2 s, lies above the chart."
         in measured[1]["inference_latency_throughput"].caption
     )
-    assert axis_name("slo.time_to_first_token_s") == "SLO on time_to_first_token"
-    assert axis_value("slo.time_to_first_token_s", 0.3) == "0.3 s"
+    assert INFERENCE.words.axis("slo.time_to_first_token_s") == "SLO on time_to_first_token"
+    assert INFERENCE.words.value("slo.time_to_first_token_s", 0.3) == "0.3 s"
 
 
 def test_the_end_to_end_latency_is_shown_where_the_slo_bounds_it(measured):
     cases = [case for case in measured[0].cases if "slo.time_to_first_token_s" in case.axes]
-    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
     for case in cases:
         case.axes = {**case.axes, "slo.end_to_end_latency_s": 9.0}
-    titles = [panel.title for panel in build(spec, cases).panels]
+    titles = [panel.title for panel in THROUGHPUT.build(cases).panels]
     for case in cases:
         del case.axes["slo.end_to_end_latency_s"]
     assert titles[-1] == "end-to-end latency"
@@ -290,12 +298,11 @@ def test_a_place_between_two_loads_lies_on_the_drawn_line():
 
 
 def test_many_labels_become_the_first_and_the_last():
-    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
     made = [
         case(n, metrics={"time_to_first_token_s": 1.0 + n, "tokens_generated_per_second_aggregate": 1.0 + n}, clients=n)
         for n in range(1, 60)
     ]
-    labels = [point.label for point in build(spec, made).panels[0].series[0].points]
+    labels = [point.label for point in THROUGHPUT.build(made).panels[0].series[0].points]
     assert [label for label in labels if label] == ["1", "59"]
 
 
@@ -318,13 +325,12 @@ def test_a_search_for_a_rate_has_its_own_panel(tmp_path):
 
 
 def test_a_wide_interval_leaves_the_panel_and_presses_no_points_together():
-    spec = next(spec for spec in SPECS if spec.name == "inference_latency_throughput")
     made = [
         case(n, metrics={"time_to_first_token_s": 1.0, "tokens_generated_per_second_aggregate": 10.0 * n}, clients=n)
         for n in (1, 2, 3)
     ]
     made[2].metrics["tokens_generated_per_second_aggregate"] = Value(30.0, "1/s", 2, -500.0, 560.0)
-    (panel,) = draw_panels(build(spec, made))
+    (panel,) = draw_panels(THROUGHPUT.build(made))
     places = [x for x, _, _, _ in panel.points]
     assert places[2] - places[0] > 0.3
 
@@ -335,10 +341,10 @@ def test_searches_without_a_limit_are_not_left_out_of_what_is_said(tmp_path):
     results = load(tmp_path / "r")
     repetitions = results.cases[0].repetitions
     for place, probes in ((3, ((1.0, 0.75),)), (4, ((1.0, 1.0), (16.0, 1.0)))):
-        repetitions[place] = replace(repetitions[place], probes=probes, values={})
-    spec = next(spec for spec in SPECS if spec.search)
+        repetitions[place] = replace(repetitions[place], facts={"probes": probes}, values={})
+    spec = next(spec for spec in INFERENCE.charts if spec.name == "inference_search")
     said = (
         "6.00 ± 0.12 clients keep the SLO in 3 of 5 searches; in 1 not even the lowest load kept it; "
         "in 1 no load failed."
     )
-    assert said in search_chart(spec, results.cases).caption
+    assert said in spec.build(results.cases).caption

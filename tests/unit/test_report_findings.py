@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from aifbench.report.findings import NBSP, findings, headline, machine_notes, ratio, trust, verdict
-from aifbench.report.load import Value, load
-from aifbench.report.numbers import number
+from aifbench.analysis.cases import Value
+from aifbench.analysis.findings import NBSP, ratio
+from aifbench.analysis.numbers import number
+from aifbench.report.findings import findings, headline, machine_notes, trust, verdict
+from aifbench.report.load import load
 from tests.fixtures.results import HALF, inference, loads, retrieval, storage, write_results
 
 UNLIMITED = float("inf")
@@ -133,8 +135,8 @@ def test_invalid_failed_and_missing_cases_say_nothing(tmp_path):
 
 def test_headline_takes_the_first_of_each_benchmark_in_turn(found):
     chosen = headline(findings(found))
-    assert [finding.benchmark for finding in chosen] == ["retrieval"] * 2 + ["inference"] * 2 + ["storage"] * 2
-    assert all(finding.figure for finding in chosen)
+    assert [benchmark for benchmark, _ in chosen] == ["retrieval"] * 2 + ["inference"] * 2 + ["storage"] * 2
+    assert all(finding.figure.startswith(f"{benchmark}_") for benchmark, finding in chosen)
 
 
 def test_each_number_of_a_sentence_leads_to_a_case(found):

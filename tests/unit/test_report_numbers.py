@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aifbench.report.numbers import Scale, factor, fixed, number, plain, scale_for
+from aifbench.analysis.numbers import Scale, factor, fixed, number, plain, scale_for
 from aifbench.report.timelines import min_max
 
 NO_UNIT = Scale(1, "")

@@ -14,7 +14,7 @@ from aifbench.campaign.workflow import (
 )
 from aifbench.provision.models import record_file
 from aifbench.tables.collect import SCHEMAS as TABLES
-from aifbench.report import FIGURES
+from aifbench.report import figure_files
 
 # Rules call `python -m aifbench`.
 offer_interpreter()

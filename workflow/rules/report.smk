@@ -13,7 +13,7 @@ rule report:
                 category="Figures",
                 labels={"figure": Path(name).stem},
             )
-            for name in FIGURES
+            for name in figure_files()
         ],
     log:
         f"{RESULTS}/logs/report.log",

@@ -8,6 +8,7 @@ A benchmark is a folder with these modules, here or in another package (docs/add
 `preflight.py` `check(...)`: what only this machine can tell (a file, free space, a reachable URL).
 `menu.py`     `MENU` (pure): what people are told and asked where they launch it.
 `server.py`   only where a batch needs a server: one `Server` subclass that the runner starts and stops.
+`report.py`   `REPORT` (pure), where the report says more of it than its tables: charts, findings, names for readers.
 
 A round is one fresh process that measures each pending case once, in seeded random order. So repetitions of a case
 come from different processes and are spread over the batch's life: a randomised complete block design.
@@ -19,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -215,6 +217,10 @@ class Benchmark:
         menu: Menu = self._module("menu").MENU
         menu.check(self.params)
         return menu
+
+    def report(self) -> object | None:
+        """Import what the report says of it (an `analysis.report.BenchmarkReport`); None where that is nothing."""
+        return self._module("report").REPORT if find_spec(f"{self.package}.report") else None
 
     def _module(self, name: str) -> ModuleType:
         return import_module(f"{self.package}.{name}")

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
+from aifbench.analysis.numbers import count, fixed, scale_for
 from aifbench.core.records import BatchRecord, Invocation
 from aifbench.core.units import duration
 from aifbench.records.planned import PlannedBatch
 from aifbench.report.load import Results
-from aifbench.report.numbers import count, fixed, scale_for
 from aifbench.report.timelines import Timeline, gpu_energy
 from aifbench.tables.accounting import slurm_job
 

@@ -12,19 +12,16 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aifbench.analysis.charts import Chart, Panel, Point, Series, Spec
+from aifbench.analysis.numbers import fixed, scale_for
+from aifbench.analysis.report import charts_of, report_of
 from aifbench.files.written import atomic_write
 from aifbench.registry import benchmarks
-from aifbench.report.charts import SPECS, Chart, Panel, Point, Series, Spec, build, chart_specs
-from aifbench.report.load import Case, Results
-from aifbench.report.numbers import scale_for
-from aifbench.report.searches import search_chart
+from aifbench.report.load import Results
 from aifbench.report.timelines import Timeline, timelines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FIGURES = (*(f"{spec.name}.svg" for spec in SPECS), "resources.svg")
-"""Files that `figures` always writes; a chart without data becomes a file that says so."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56a0d3", "#6a51a3", "#8c2d04")
 """After Okabe and Ito (2008), with darker tones where a thin line on white needs them."""
@@ -86,19 +83,23 @@ class DrawnPanel:
     points: list[tuple[float, float, str, str]]
 
 
-def figures(results: Path) -> list[Path]:
-    """Write `report/figures/*.svg` of a results folder and return their paths: always the files of `FIGURES`."""
-    from aifbench.report.load import load
+def figure_files() -> list[str]:
+    """Return the names of the files that `write_figures` always writes."""
+    return [*(f"{spec.name}.svg" for _, spec in _registered()), "resources.svg"]
 
-    return write_figures(load(results))
+
+def _registered() -> list[tuple[str, Spec]]:
+    """Return the charts of all benchmarks that are registered, each with the name of its benchmark."""
+    entries = benchmarks().values()
+    return [(one.name, spec) for one in entries for spec in charts_of(one.name, report_of(one), one.headline)]
 
 
 def write_figures(results: Results) -> list[Path]:
-    """Write the files of `FIGURES` for results that are loaded already."""
+    """Write `report/figures/*.svg` and return their paths; a chart without data becomes a file that says so."""
     folder = results.root / "report" / "figures"
     paths = []
-    for spec in SPECS:
-        svg = results.part(f"the figure {spec.name}", partial(_figure, spec, results)) or _message(spec.title)
+    for name, spec in _registered():
+        svg = results.part(f"the figure {spec.name}", partial(_figure, spec, results, name)) or _message(spec.title)
         paths.append(folder / f"{spec.name}.svg")
         atomic_write(paths[-1], svg.encode())
     lines = timelines(results)
@@ -107,23 +108,18 @@ def write_figures(results: Results) -> list[Path]:
     return paths
 
 
-def _figure(spec: Spec, results: Results) -> str | None:
-    chart = _chart(spec, results.of(spec.benchmark))
+def _figure(spec: Spec, results: Results, benchmark: str) -> str | None:
+    chart = spec.build(results.of(benchmark))
     return None if chart is None else chart_svg(chart)
 
 
 def charts(results: Results, benchmark: str) -> list[Chart]:
     """Return the charts of one benchmark that have data."""
-    entry = benchmarks().get(benchmark)
     cases = results.of(benchmark)
-    headline = entry.headline if entry else tuple(dict.fromkeys(name for case in cases for name in case.metrics))[:1]
-    specs = chart_specs(benchmark, headline)
-    built = (results.part(f"the chart {spec.name}", partial(_chart, spec, cases)) for spec in specs)
+    first = tuple(dict.fromkeys(name for case in cases for name in case.metrics))[:1]
+    specs = charts_of(benchmark, results.reports[benchmark], results.headlines[benchmark] or first)
+    built = (results.part(f"the chart {spec.name}", partial(spec.build, cases)) for spec in specs)
     return [chart for chart in built if chart is not None]
-
-
-def _chart(spec: Spec, cases: list[Case]) -> Chart | None:
-    return search_chart(spec, cases) if spec.search else build(spec, cases)
 
 
 def draw_panels(chart: Chart) -> list[DrawnPanel]:
@@ -412,8 +408,6 @@ def _columns(pairs: list[tuple[float, float]]) -> tuple[list[float], list[float]
 def _plain_ticks(axes: Axes, panel: Panel) -> None:
     """Write numbers on the axes as people do: 10 000, not 10^4."""
     from matplotlib.ticker import FuncFormatter, LogLocator
-
-    from aifbench.report.numbers import fixed
 
     def text(value: float, _: object) -> str:
         if value == 0:

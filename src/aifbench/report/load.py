@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,114 +11,22 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
+from aifbench.analysis.cases import Case, Repetition, Value
+from aifbench.analysis.report import BenchmarkReport, report_of
 from aifbench.core.damage import Damage
 from aifbench.core.records import BatchRecord
 from aifbench.core.states import STATES
-from aifbench.core.units import format_size
-from aifbench.records.arrow import pa
-from aifbench.records.planned import Planned, PlannedCase, read_plan
+from aifbench.records.planned import Planned, read_plan
 from aifbench.records.reading import Reader
 from aifbench.records.store import BatchStore
+from aifbench.registry import benchmarks
 from aifbench.report import places
 from aifbench.tables.accounting import jobs_in
-from aifbench.tables.collect import SCHEMAS
+from aifbench.tables.collect import case_row
+from aifbench.tables.reading import arrays, rows
 
-SIZES = ("file_size", "block_size")
-"""Parameters in bytes."""
-COMPANIONS = {"find_share": "find", "stripe_size": "stripe_count"}
-"""Parameters that mean nothing without another one."""
-LONGEST = 40
-"""Characters of an axis value that are shown (a prompt may be a whole text)."""
 Part = TypeVar("Part")
 _NUMBER = re.compile(r"\d[\d.,]*")
-NEEDED = {
-    "cases": ("case", "batch", "benchmark", "label", "params", "state", "planned", "done", "failed"),
-    "metrics": ("case", "metric", "unit"),
-    "repetitions": ("case", "repetition", "invocation", "status", "valid", "started_at"),
-    "repetition_metrics": ("case", "repetition", "metric"),
-    "resources": ("batch", "invocation", "t_s", "role"),
-    "log": ("batch", "t", "level", "msg"),
-    "damage": ("file", "problem", "lost"),
-}
-"""Columns of each table without which a row says nothing."""
-LOST = "that part of this report; `aifbench report` writes it anew"
-KINDS = SCHEMAS | {
-    "resources": {
-        column: pa.float64() if pa.types.is_integer(kind) and column != "invocation" else kind
-        for column, kind in SCHEMAS["resources"].items()
-    }
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One number of a case over its repetitions. `value` None is absent, and `reason` says why."""
-
-    value: float | None
-    unit: str
-    n: int
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    instrument: float | None = None
-    reason: str | None = None
-
-    @property
-    def half(self) -> float | None:
-        """Half of the interval's width in the unit of the value; None without an interval."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
-
-    @property
-    def relative_half(self) -> float | None:
-        """Half-width over value, without unit."""
-        return abs(self.half / self.value) if self.value and self.half is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """One repetition of a case, its numbers by metric name."""
-
-    index: int
-    invocation: int
-    status: str
-    valid: bool
-    reasons: list[str]
-    notes: list[str]
-    started_at: str
-    t_start_s: float | None
-    t_end_s: float | None
-    error_kind: str | None
-    error_message: str | None
-    seed: int | None = None
-    values: dict[str, float] = field(default_factory=dict)
-    probes: tuple[tuple[float, float], ...] = ()
-    """(load, share of its requests that kept the SLO) of each load that a search tried, in its order."""
-
-
-@dataclass(slots=True)
-class Case:
-    """One planned case with all that is known of it."""
-
-    id: str
-    batch: str
-    benchmark: str
-    label: str
-    suites: list[str]
-    params: dict[str, Any]
-    axes: dict[str, Any]
-    state: str
-    planned: int
-    done: int
-    failed: int
-    reasons: list[str]
-    notes: list[str]
-    metrics: dict[str, Value] = field(default_factory=dict)
-    repetitions: list[Repetition] = field(default_factory=list)
-
-    def measured(self, metric: str) -> Value | None:
-        """Return the value of a metric, or None when it is absent."""
-        found = self.metrics.get(metric)
-        return found if found is not None and found.value is not None else None
 
 
 @dataclass
@@ -132,6 +40,10 @@ class Results:
     resources: dict[str, Any]
     """Columns of tables/resources.parquet as arrays, empty when there is none."""
     log: list[dict[str, Any]]
+    reports: dict[str, BenchmarkReport]
+    """What each benchmark says of itself."""
+    headlines: dict[str, tuple[str, ...]]
+    """The contract outputs of each benchmark; none of one that nobody knows."""
     definitions: dict[tuple[str, str], str]
     """How one repetition's value was measured, by (benchmark, metric)."""
     damage: list[Damage]
@@ -181,11 +93,15 @@ def load(root: Path, made: Path | None = None) -> Results:
     files = Reader(root)
     tables = files if made is None or made == root else Reader(made)
     plan = read_plan(files)
-    cases = {case.id: case for row in _rows(tables, "cases") if (case := _case(row)) is not None}
+    told = list(rows(tables, "cases"))
+    known = benchmarks()
+    names = dict.fromkeys([row["benchmark"] for row in told] + [entry.benchmark for entry in plan.cases])
+    reports = {name: report_of(known.get(name)) for name in names}
+    cases = {row["case"]: case for row in told if (case := _case(row, reports)) is not None}
     for entry in plan.cases:
-        if entry.case not in cases:
-            cases[entry.case] = _missing(entry)
-    definitions = _attach(tables, cases)
+        if entry.case not in cases and (case := _case(case_row(entry), reports)) is not None:
+            cases[entry.case] = case
+    definitions = _attach(tables, cases, reports)
     batches = _batches(files, plan)
     left_out = list(places.leave_out(root, plan, cases, batches))
     places.tell_apart(cases.values(), batches, plan)
@@ -194,53 +110,15 @@ def load(root: Path, made: Path | None = None) -> Results:
         plan=plan,
         cases=list(cases.values()),
         batches=batches,
-        resources=_arrays(tables, "resources"),
-        log=list(_rows(tables, "log")),
+        resources=arrays(tables, "resources"),
+        log=list(rows(tables, "log")),
+        reports=reports,
+        headlines={name: known[name].headline if name in known else () for name in names},
         definitions=definitions,
         jobs=jobs_in(tables),
         damage=_damage(files, tables),
         left_out=left_out,
     )
-
-
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as scalars by name; a nested one is `search.nprobe`. None is left out."""
-    axes: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            axes.update({f"{name}.{key}": inner for key, inner in flatten(value).items()})
-        elif isinstance(value, list):
-            axes[name] = orjson.dumps(value).decode()
-        elif value is not None:
-            axes[name] = value
-    return axes
-
-
-def axes_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells cases apart: all parameters but texts and times of traces, which another one names."""
-    told = {name: value for name, value in flatten(params).items() if not name.endswith("_text")}
-    return {name: value for name, value in told.items() if name != "schedule_s" and COMPANIONS.get(name, name) in told}
-
-
-def axis_name(axis: str) -> str:
-    """Return the name of an axis for a reader: the last part, but `engine.kind` is the engine and `top_k` is k."""
-    head, _, last = axis.rpartition(".")
-    if head == "slo":
-        return f"SLO on {last.removesuffix('_s')}"
-    return {"kind": head, "top_k": "k"}.get(last, last)
-
-
-def axis_value(axis: str, value: Any) -> str:
-    """Return one value of an axis for a reader, sizes as sizes."""
-    if axis.startswith("slo."):
-        return f"{value:g} s"
-    if isinstance(value, int) and axis in SIZES:
-        return format_size(value)
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "—"}[value]
-    text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
-    text = "".join(char if char.isprintable() else "�" for char in text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def alike(text: str) -> str:
@@ -257,75 +135,28 @@ def worst_of(texts: Sequence[str]) -> str:
     return max(texts, key=numbers)
 
 
-def varying(cases: list[Case]) -> list[str]:
-    """Return the axes that have more than one value among `cases`, in the order of the parameters."""
-    names = dict.fromkeys(name for case in cases for name in case.axes)
-    return [name for name in names if len({case.axes.get(name) for case in cases}) > 1]
-
-
-def determines(given: Iterable[str], axis: str, cases: list[Case]) -> bool:
-    """Return whether cases with equal values of `given` always have equal values of `axis`.
-
-    Never of the container: where there is more than one it is always told, and no line leads from one to another.
-    """
-    if axis == places.AXIS:
-        return False
-    names = tuple(given)
-    seen: dict[tuple[Any, ...], Any] = {}
-    for case in cases:
-        value = case.axes.get(axis)
-        if seen.setdefault(tuple(case.axes.get(name) for name in names), value) != value:
-            return False
-    return True
-
-
-def independent(axes: Iterable[str], cases: list[Case]) -> list[str]:
-    """Return axes without those that the ones before them determine: they would say a thing twice."""
-    kept: list[str] = []
-    for axis in axes:
-        if not kept or not determines(kept, axis, cases):
-            kept.append(axis)
-    return kept
-
-
-def _missing(entry: PlannedCase) -> Case:
-    return Case(
-        id=entry.case,
-        batch=entry.batch,
-        benchmark=entry.benchmark,
-        label=entry.label,
-        suites=entry.suites,
-        params=entry.params,
-        axes=axes_of(entry.params),
-        state="missing",
-        planned=entry.repetitions.min,
-        done=0,
-        failed=0,
-        reasons=[],
-        notes=[],
-    )
-
-
-def _case(row: Mapping[str, Any]) -> Case | None:
+def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport]) -> Case | None:
     """Return the case of a row; None where its state or its parameters are none."""
     params = _object(row["params"])
     if params is None or row["state"] not in STATES:
         return None
+    words = reports[row["benchmark"]].words
     return Case(
         id=row["case"],
-        batch=row["batch"],
-        benchmark=row["benchmark"],
-        label=row["label"],
-        suites=row["suites"] or [],
         params=params,
-        axes=axes_of(params),
-        state=row["state"],
-        planned=row["planned"],
-        done=row["done"],
-        failed=row["failed"],
-        reasons=row["reasons"] or [],
-        notes=row["notes"] or [],
+        axes=words.axes_of(params),
+        words=words,
+        **_as_written(row, "batch", "benchmark", "label", "state", "planned", "done", "failed"),
+        **_lists(row, "suites", "reasons", "notes"),
     )
+
+
+def _as_written(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
+    return {column: row[column] for column in columns}
+
+
+def _lists(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
+    return {column: row[column] or [] for column in columns}
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
@@ -336,9 +167,11 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _attach(files: Reader, cases: Mapping[str, Case]) -> dict[tuple[str, str], str]:
+def _attach(
+    files: Reader, cases: Mapping[str, Case], reports: Mapping[str, BenchmarkReport]
+) -> dict[tuple[str, str], str]:
     """Give each case its metrics and repetitions; return the definitions of the metrics."""
-    for row in _rows(files, "metrics"):
+    for row in rows(files, "metrics"):
         if row["case"] in cases:
             cases[row["case"]].metrics[row["metric"]] = Value(
                 _finite(row["value"]),
@@ -351,27 +184,22 @@ def _attach(files: Reader, cases: Mapping[str, Case]) -> dict[tuple[str, str], s
                 row["reason"],
             )
     by_key: dict[tuple[str, int], Repetition] = {}
-    for row in _rows(files, "repetitions"):
+    for row in rows(files, "repetitions"):
         if row["case"] in cases:
             repetition = Repetition(
                 index=row["repetition"],
-                invocation=row["invocation"],
-                status=row["status"],
-                valid=bool(row["valid"]),
-                reasons=row["reasons"] or [],
-                notes=row["notes"] or [],
-                started_at=row["started_at"],
                 t_start_s=_finite(row["t_start_s"]),
                 t_end_s=_finite(row["t_end_s"]),
-                error_kind=row["error_kind"],
-                error_message=row["error_message"],
-                seed=row.get("seed"),
-                probes=_probes(row["facts"]),
+                facts=_facts(row["facts"], reports[cases[row["case"]].benchmark].facts),
+                **_as_written(
+                    row, "invocation", "status", "valid", "started_at", "error_kind", "error_message", "seed"
+                ),
+                **_lists(row, "reasons", "notes"),
             )
             by_key[row["case"], repetition.index] = repetition
             cases[row["case"]].repetitions.append(repetition)
     definitions: dict[tuple[str, str], str] = {}
-    for row in _rows(files, "repetition_metrics"):
+    for row in rows(files, "repetition_metrics"):
         found = by_key.get((row["case"], row["repetition"]))
         if found is None:
             continue
@@ -384,14 +212,12 @@ def _attach(files: Reader, cases: Mapping[str, Case]) -> dict[tuple[str, str], s
     return definitions
 
 
-def _probes(facts: str | None) -> tuple[tuple[float, float], ...]:
-    if not facts or '"probes"' not in facts:
-        return ()
-    probes = (_object(facts) or {}).get("probes")
-    try:
-        return tuple((float(load), float(share)) for load, share in probes or ())
-    except (TypeError, ValueError):
-        return ()
+def _facts(text: str | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return these facts of a repetition, those that are there; most of them have none, and are not parsed."""
+    if not text or not any(f'"{name}"' in text for name in names):
+        return {}
+    found = _object(text) or {}
+    return {name: found[name] for name in names if name in found}
 
 
 def _batches(files: Reader, plan: Planned) -> dict[str, BatchRecord]:
@@ -407,33 +233,8 @@ def _batches(files: Reader, plan: Planned) -> dict[str, BatchRecord]:
 
 def _damage(files: Reader, tables: Reader) -> list[Damage]:
     """Return what `collect` found damaged, and what was found here; earlier versions told nothing."""
-    told = [Damage(**row) for row in _rows(tables, "damage")] if tables.is_there("tables/damage.parquet") else []
+    told = [Damage(**row) for row in rows(tables, "damage")] if tables.is_there("tables/damage.parquet") else []
     return list(dict.fromkeys([*told, *files.damage, *tables.damage]))
-
-
-def _table(files: Reader, name: str) -> Any:
-    """Return a table with all its columns; None where it cannot be read."""
-    path = f"tables/{name}.parquet"
-    if not files.is_there(path):
-        files.tell(path, "is missing", LOST)
-    return files.table(path, KINDS[name], frozenset(NEEDED[name]), LOST)
-
-
-def _rows(files: Reader, name: str) -> Iterator[dict[str, Any]]:
-    table = _table(files, name)
-    if table is None:
-        return
-    columns = table.to_pydict()
-    names = list(columns)
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(names, values, strict=True))
-
-
-def _arrays(files: Reader, name: str) -> dict[str, Any]:
-    table = _table(files, name)
-    if table is None or not table.num_rows:
-        return {}
-    return {column: np.asarray(table[column].to_numpy()) for column in table.column_names}
 
 
 def inside(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:

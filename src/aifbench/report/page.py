@@ -14,30 +14,19 @@ from urllib.parse import quote
 
 import orjson
 
+from aifbench.analysis.cases import CONTAINER, Case, Words, flatten, independent, varying
+from aifbench.analysis.charts import Chart
+from aifbench.analysis.findings import Finding
+from aifbench.analysis.numbers import count, number, scale_for
 from aifbench.core.states import STATES
 from aifbench.files.written import atomic_write
 from aifbench.log.writer import WARNING
-from aifbench.registry import benchmarks
 from aifbench.report import problems
-from aifbench.report.charts import Chart, metric_name
 from aifbench.report.cost import batch_rows, cost
-from aifbench.report.figures import FIGURES, DrawnPanel, charts, draw_panels, write_figures
-from aifbench.report.findings import Finding, findings, headline, trust, verdict
-from aifbench.report.load import (
-    SIZES,
-    Case,
-    Results,
-    alike,
-    axis_name,
-    axis_value,
-    flatten,
-    independent,
-    load,
-    varying,
-    worst_of,
-)
-from aifbench.report.numbers import count, number, scale_for
-from aifbench.report.places import AXIS, NONE, containers
+from aifbench.report.figures import DrawnPanel, charts, draw_panels, figure_files, write_figures
+from aifbench.report.findings import findings, headline, trust, verdict
+from aifbench.report.load import Results, alike, load, worst_of
+from aifbench.report.places import NONE, containers
 from aifbench.report.timelines import Timeline, timelines
 
 if TYPE_CHECKING:
@@ -46,28 +35,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 FILTER = Path(__file__).parents[1] / "services" / "web" / "filter.js"
 """How a filter is read: the page of the services has the same."""
-TABLE_METRICS: dict[str, tuple[str, ...]] = {
-    "retrieval": (
-        "queries_per_second",
-        "recall_at_k",
-        "latency_p50_s",
-        "latency_p99_s",
-        "build_time_s",
-        "index_bytes",
-    ),
-    "inference": (
-        "tokens_generated_per_second_aggregate",
-        "inter_token_latency_p50_s",
-        "end_to_end_latency_s",
-        "requests_per_second",
-        "server_queue_s",
-        "goodput_share",
-        "clients_under_slo",
-        "rate_under_slo",
-    ),
-    "storage": ("write_bandwidth_mib_s", "read_bandwidth_mib_s", "write_sync_s", "read_latency_p50_s"),
-}
-"""Columns of a table behind the contract outputs; a drawer has all metrics."""
 PLAN_FACTS = ("seed", "digest", "config_files", "system")
 CASE_PHASES = 20_000
 """Phases of single cases that a page carries; above it, only those of the batches."""
@@ -100,7 +67,7 @@ def build(results: Path, out: Path | None = None) -> ReportResult:
         path=path,
         figures=write_figures(loaded),
         counts={state: loaded.count(state) for state in STATES},
-        findings=[finding.text for finding in headline(findings(loaded))],
+        findings=[finding.text for _, finding in headline(findings(loaded))],
         problems=loaded.problems,
     )
 
@@ -145,7 +112,7 @@ def render(results: Results) -> str:
         ),
         plan=_merged([_planned(results.plan.facts)]),
         definitions=_definitions(results),
-        files=FIGURES,
+        files=figure_files(),
     )
 
 
@@ -178,13 +145,14 @@ class Section:
     counts: list[tuple[str, int]]
     axes: list[str]
     columns: list[str]
+    words: Words
 
 
 def _section(results: Results, name: str, found: list[Finding]) -> Section:
     cases = results.of(name)
-    entry = benchmarks().get(name)
+    report = results.reports[name]
     present = dict.fromkeys(metric for case in cases for metric in case.metrics)
-    wanted = (*(entry.headline if entry else ()), *TABLE_METRICS.get(name, tuple(present)[:6]))
+    wanted = (*results.headlines[name], *(report.columns or tuple(present)[:6]))
     notes: dict[str, list[str]] = {}
     for case in cases:
         for note in {alike(note): note for note in case.notes}.values():
@@ -203,6 +171,7 @@ def _section(results: Results, name: str, found: list[Finding]) -> Section:
         counts=[(state, count) for state in STATES if (count := sum(case.state == state for case in cases))],
         axes=independent(varying(cases), cases) or list(cases[0].axes)[:3],
         columns=[metric for metric in dict.fromkeys(wanted) if any(case.measured(metric) for case in cases)],
+        words=report.words,
     )
 
 
@@ -259,7 +228,7 @@ def _merged(dictionaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[t
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a machine; the container around the runner is named as what it is."""
     return {
-        {AXIS: "runs inside a container"}.get(key, key): "no" if key == AXIS and value is None else value
+        {CONTAINER: "runs inside a container"}.get(key, key): "no" if key == CONTAINER and value is None else value
         for key, value in environment.items()
     }
 
@@ -268,7 +237,7 @@ def _planned(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a plan; the container that its cases are started in is named as what it is."""
     facts = {key: plan[key] for key in PLAN_FACTS if key in plan}
     if isinstance(facts.get("system"), Mapping):
-        system = {{AXIS: "cases are started in"}.get(key, key): value for key, value in facts["system"].items()}
+        system = {{CONTAINER: "cases are started in"}.get(key, key): value for key, value in facts["system"].items()}
         if system.get("cases are started in") == NONE:
             system["cases are started in"] = "no container of their own"
         facts["system"] = system
@@ -398,6 +367,7 @@ def _data(results: Results, lines: list[Timeline], sections: list[Section]) -> d
 def _group(
     section: Section, cases: list[Case], places: Mapping[str, int], batches: Mapping[str, int], texts: _Texts
 ) -> dict[str, Any]:
+    words = section.words
     metrics = list(dict.fromkeys(name for case in cases for name in case.metrics))
     inputs = list(dict.fromkeys(name for case in cases for name in _given(case)))
     described = []
@@ -408,7 +378,7 @@ def _group(
         described.append(
             {
                 "name": name,
-                "label": metric_name(name),
+                "label": words.metric(name),
                 "unit": values[0].unit,
                 "factor": scale.factor,
                 "shown": scale.unit,
@@ -464,19 +434,19 @@ def _group(
         )
     return {
         "name": section.name,
-        "axes": [[inputs.index(axis), axis_name(axis).replace("_", " ")] for axis in section.axes],
+        "axes": [[inputs.index(axis), words.axis(axis).replace("_", " ")] for axis in section.axes],
         "columns": [metrics.index(metric) for metric in section.columns],
         "inputs": inputs,
-        "names": [axis_name(name) for name in inputs],
+        "names": [words.axis(name) for name in inputs],
         "metrics": described,
         "rows": rows,
-        "sizes": [place for place, name in enumerate(inputs) if name in SIZES],
+        "sizes": [place for place, name in enumerate(inputs) if words.units.get(name) == "bytes"],
     }
 
 
 def _given(case: Case) -> dict[str, Any]:
     """Return what a case was given: its parameters, and the container where there is more than one."""
-    place = {AXIS: case.axes[AXIS]} if AXIS in case.axes else {}
+    place = {CONTAINER: case.axes[CONTAINER]} if CONTAINER in case.axes else {}
     return {**flatten(case.params), **place}
 
 
@@ -485,7 +455,7 @@ def _cell(value: Any, texts: _Texts) -> Any:
     if value is None:
         return [-1]
     if isinstance(value, bool):
-        return [texts.place(axis_value("", value))]
+        return [texts.place("yes" if value else "no")]
     return value if isinstance(value, int | float) else [texts.place(str(value))]
 
 

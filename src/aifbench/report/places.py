@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from aifbench.analysis.cases import CONTAINER, Case
 from aifbench.core.records import BatchRecord, Invocation
 from aifbench.files.bounded import read_beneath
 from aifbench.records.planned import Planned
 
 if TYPE_CHECKING:
-    from aifbench.report.load import Case, Results
+    from aifbench.report.load import Results
 
-AXIS = "container"
 NONE = "none"
 
 
@@ -51,8 +51,8 @@ def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: 
     if len({place for _, places in ran for place in places}) < 2:
         return
     for case, places in ran:
-        case.axes[AXIS] = " and ".join(places)
-        case.label = f"{case.label} · {AXIS}={case.axes[AXIS]}"
+        case.axes[CONTAINER] = " and ".join(places)
+        case.label = f"{case.label} · {CONTAINER}={case.axes[CONTAINER]}"
         if len(places) > 1:
             case.notes.append(f"its repetitions ran in different containers: {', '.join(places)}")
 

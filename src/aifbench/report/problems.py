@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aifbench.report.load import Case, Results, alike
+from aifbench.analysis.cases import Case
+from aifbench.report.load import Results, alike
 
 _DAMAGE = ("raw events are damaged", "cases.jsonl is damaged", "of its recorded repetitions", "recorded twice")
 _BY_REASON: tuple[tuple[tuple[str, ...], str], ...] = (

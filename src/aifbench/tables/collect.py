@@ -122,7 +122,7 @@ def collect(results: Path) -> Tables:
         batch = batches[planned.batch]
         mine = sorted(batch.cases.get(planned.case, []), key=lambda record: record.repetition)
         doubts = [*([NOT_TOLD] if plan.lost else ()), *batch.doubts.get(planned.case, ())]
-        rows["cases"].append(_case_row(planned, mine, batch.foreign, doubts))
+        rows["cases"].append(case_row(planned, mine, batch.foreign, doubts))
         rows["metrics"].extend(_aggregate(counted(mine, planned.repetitions)))
         for record in mine:
             _repetition_rows(record, rows)
@@ -177,9 +177,14 @@ def _batch(store: BatchStore) -> _Batch:
     return _Batch(record, cases, doubts, ForeignCpu(samples), samples, log, store.damage)
 
 
-def _case_row(
-    planned: PlannedCase, records: Sequence[CaseRecord], foreign: ForeignCpu, doubts: Sequence[str]
+def case_row(
+    planned: PlannedCase,
+    records: Sequence[CaseRecord] = (),
+    foreign: ForeignCpu | None = None,
+    doubts: Sequence[str] = (),
 ) -> dict[str, Any]:
+    """Return the row of one planned case; without records it is one that is missing."""
+    foreign = foreign or ForeignCpu([])
     rule = planned.repetitions
     needed, mine = rule.min, counted(records, rule)
     failed = sum(record.status == "failed" for record in records)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from aifbench.report.charts import (
+from dataclasses import dataclass
+
+from aifbench.analysis.cases import Case, Repetition, independent, varying
+from aifbench.analysis.charts import (
     SERIES,
     Chart,
     Mark,
@@ -16,22 +19,38 @@ from aifbench.report.charts import (
     key_of,
     some,
 )
-from aifbench.report.curves import CLIENTS, FIND, RATE, Load
-from aifbench.report.load import Case, independent, varying
-from aifbench.report.numbers import Scale, fixed, plain
+from aifbench.analysis.curves import Load
+from aifbench.analysis.numbers import Scale, fixed, plain
+from aifbench.inference.loads import CLIENTS, FIND, RATE
 from aifbench.stats.intervals import mean_interval
 
 NOTES = 6
 """Searches whose result the caption tells; the others are told on hover."""
 
 
-def search_chart(spec: Spec, cases: list[Case]) -> Chart | None:
-    """Return the chart of the loads that searches tried, one panel for clients and one for rates."""
-    tried = [case for case in cases if any(repetition.probes for repetition in case.repetitions)]
+@dataclass(frozen=True)
+class SearchSpec(Spec):
+    """A chart of the loads that searches tried, one panel for clients and one for rates."""
+
+    def build(self, cases: list[Case]) -> Chart | None:
+        """Return the chart of the searches among these cases, or None when there is none."""
+        tried = [case for case in cases if any(probes(repetition) for repetition in case.repetitions)]
+        return _build(self, tried) if tried else None
+
+
+def probes(repetition: Repetition) -> tuple[tuple[float, float], ...]:
+    """Return (load, share of its requests that kept the SLO) of each load that a search tried, in its order."""
+    try:
+        return tuple((float(load), float(share)) for load, share in repetition.facts.get("probes") or ())
+    except (TypeError, ValueError):
+        return ()
+
+
+def _build(spec: Spec, tried: list[Case]) -> Chart | None:
     names = [
         name for name in independent([n for n in varying(tried) if n != FIND], tried) if not name.endswith(".rate")
     ]
-    order = Order(tried)
+    order, words = Order(tried), tried[0].words
     keys = sorted({key_of(case, names) for case in tried}, key=lambda key: order(names, key))
     styles = {key: place for place, key in enumerate(keys[:SERIES])}
     panels = []
@@ -41,7 +60,8 @@ def search_chart(spec: Spec, cases: list[Case]) -> Chart | None:
         if not mine:
             continue
         series = [
-            _tried(case, load, describe(names, key_of(case, names)), styles.get(key_of(case, names))) for case in mine
+            _tried(case, load, describe(words, names, key_of(case, names)), styles.get(key_of(case, names)))
+            for case in mine
         ]
         asked = sorted({float(case.axes["find_share"]) for case in mine if "find_share" in case.axes})
         xs = sorted({point.x for one in series for point in one.points})
@@ -60,7 +80,7 @@ def search_chart(spec: Spec, cases: list[Case]) -> Chart | None:
                 y_top=1.05,
             )
         )
-        notes += [_found(case, load, describe(names, key_of(case, names))) for case in mine[:NOTES]]
+        notes += [_found(case, load, describe(words, names, key_of(case, names))) for case in mine[:NOTES]]
     if not panels:
         return None
     said = [
@@ -72,11 +92,10 @@ def search_chart(spec: Spec, cases: list[Case]) -> Chart | None:
     found = [one for panel in panels for one in panel.series]
     return Chart(
         name=spec.name,
-        benchmark=spec.benchmark,
         title=spec.title,
         caption=" ".join(said),
         panels=tuple(panels),
-        legend=tuple((describe(names, key), style) for key, style in styles.items()) if names else (),
+        legend=tuple((describe(words, names, key), style) for key, style in styles.items()) if names else (),
         has_invalid=any(case.state != "valid" for case in tried),
         mark="highest load that kept it; the wide stretch is its 95 % interval"
         if any(one.mark for one in found)
@@ -87,7 +106,7 @@ def search_chart(spec: Spec, cases: list[Case]) -> Chart | None:
 def _tried(case: Case, load: Load, label: str, style: int | None) -> Series:
     shares: dict[float, list[tuple[float, bool]]] = {}
     for repetition in case.repetitions:
-        for place, share in repetition.probes:
+        for place, share in probes(repetition):
             shares.setdefault(place, []).append((share, repetition.valid))
     points = []
     for place, told in sorted(shares.items()):
@@ -133,12 +152,12 @@ def outcomes(case: Case) -> str:
 
     Empty when all ended with one. The mean is over those that did: without the others it would be too good, or too bad.
     """
-    done = [repetition for repetition in case.repetitions if repetition.probes]
+    done = [repetition for repetition in case.repetitions if probes(repetition)]
     without = [repetition for repetition in done if f"{case.axes[FIND]}_under_slo" not in repetition.values]
     if not without:
         return ""
     asked = float(case.axes.get("find_share", 1.0))
-    none = sum(all(share < asked for _, share in repetition.probes) for repetition in without)
+    none = sum(all(share < asked for _, share in probes(repetition)) for repetition in without)
     parts = [f"in {len(done) - len(without)} of {len(done)} searches"] if len(without) < len(done) else []
     parts += [f"in {none} not even the lowest load kept it"] if none else []
     parts += [f"in {len(without) - none} no load failed"] if len(without) > none else []

@@ -1,4 +1,4 @@
-"""Which charts there are, and what stands in them: pure, from cases to panels of series of points.
+"""The kinds of chart, and what stands in them: pure, from cases to panels of series of points.
 
 A chart adapts to the axes that really vary. Its x is the numeric axis with the most values; the other varying axes
 become series and, when these are too many for one panel, panels. What does not vary is said in the caption.
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from aifbench.report.curves import CLIENTS, FIND, RATE, Load, between, curves, knee_of, knee_text
-from aifbench.report.load import Case, Value, axis_name, axis_value, determines, independent, varying
-from aifbench.report.numbers import Scale, plain, scale_for
+from aifbench.analysis.cases import Case, Value, Words, determines, independent, varying
+from aifbench.analysis.curves import Load, between, curves, knee_of, knee_text
+from aifbench.analysis.numbers import Scale, plain, scale_for
 
 SERIES = 8
 """Series in one panel that have a colour and marker of their own."""
@@ -33,151 +33,39 @@ REACH = 3.0
 """A bound of the SLO is drawn up to this many times above the highest point; farther up the caption tells it."""
 
 
+KNEE_MARK = "knee, on the line between its neighbours; the wide stretch is its 95 % interval"
+
+
 @dataclass(frozen=True)
 class Spec:
-    """How a chart is made: y over an axis, or (`against`) y over another metric along a curve of search settings."""
+    """How a chart is made: metrics over an axis, over another metric (`against`), or along a load (`along`)."""
 
     name: str
-    benchmark: str
+    """Its anchor in the page and its file: the benchmark's name, `_`, and what it shows."""
     title: str
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
     """Axes to take as x when several have equally many values."""
+    over: str = ""
+    """The axis to take as x, however many values it has."""
     against: str | None = None
+    """The metric on x."""
     curve: str = ""
     """First part of the names of the axes along which a curve of `against` runs."""
-    over: str = ""
-    """The axis to take as x; only data sets in which it varies are shown."""
-    apart: str = ""
-    """An axis that has a chart of its own: data sets in which it varies are left to that chart."""
+    series: str = ""
+    """The axis whose values are the curves of `against`; the others become panels."""
     along: Load | None = None
     """A load: a curve of `against` runs along it, and its knee is marked."""
     bounds: tuple[tuple[str, str], ...] = ()
     """(metric, axis of the SLO that bounds it)."""
     if_bounded: str = ""
     """A metric that is only shown where the SLO bounds it."""
-    search: bool = False
-    """Shows the loads that searches tried; all other charts leave searches out, as their load is no axis."""
+    select: Callable[[list[Case]], list[Case]] = list
+    """Takes the cases that belong in the chart."""
 
-
-SLO_BOUNDS = (
-    ("time_to_first_token_s", "slo.time_to_first_token_s"),
-    ("inter_token_latency_mean_s", "slo.time_per_output_token_s"),
-    ("end_to_end_latency_s", "slo.end_to_end_latency_s"),
-)
-LATENCIES = tuple(metric for metric, _ in SLO_BOUNDS)
-
-SPECS = (
-    Spec(
-        "retrieval_frontier",
-        "retrieval",
-        "Recall against queries per second",
-        ("queries_per_second",),
-        against="recall_at_k",
-        curve="search",
-    ),
-    Spec(
-        "retrieval_execution_time",
-        "retrieval",
-        "Execution time",
-        ("execution_time_s",),
-        ("top_k", "clients"),
-        apart="dim",
-    ),
-    Spec(
-        "retrieval_dimension",
-        "retrieval",
-        "Execution time against the dimension of the vectors",
-        ("execution_time_s",),
-        over="dim",
-    ),
-    Spec(
-        "inference_time_to_first_token",
-        "inference",
-        "Time to first token",
-        ("time_to_first_token_s",),
-        ("clients", "output_tokens"),
-    ),
-    Spec(
-        "inference_tokens_per_second",
-        "inference",
-        "Tokens per second, of one stream and of all together",
-        ("tokens_generated_per_second", "tokens_generated_per_second_aggregate"),
-        ("clients", "output_tokens"),
-    ),
-    Spec(
-        "inference_latency_throughput",
-        "inference",
-        "Latency against throughput, as clients are added",
-        LATENCIES,
-        against=CLIENTS.throughput,
-        along=CLIENTS,
-        bounds=SLO_BOUNDS,
-        if_bounded="end_to_end_latency_s",
-    ),
-    Spec(
-        "inference_latency_rate",
-        "inference",
-        "Latency against the achieved rate, as more is asked for",
-        LATENCIES,
-        against=RATE.throughput,
-        along=RATE,
-        bounds=SLO_BOUNDS,
-        if_bounded="end_to_end_latency_s",
-    ),
-    Spec(
-        "inference_search",
-        "inference",
-        "Search for the highest load within the SLO",
-        ("clients_under_slo", "rate_under_slo"),
-        search=True,
-    ),
-    Spec(
-        "storage_bandwidth",
-        "storage",
-        "Bandwidth of writing and reading",
-        ("write_bandwidth_mib_s", "read_bandwidth_mib_s"),
-        ("block_size", "clients", "file_size"),
-    ),
-    Spec(
-        "storage_time",
-        "storage",
-        "Time to write and to read a file",
-        ("write_time_s", "read_time_s"),
-        ("file_size", "block_size", "clients"),
-    ),
-)
-
-NAMES = {
-    "execution_time_s": "execution time",
-    "queries_per_second": "queries per second",
-    "recall_at_k": "recall@k",
-    "recall_tie_at_k": "recall@k with ties",
-    "index_bytes": "index size",
-    "time_to_first_token_s": "time to first token",
-    "tokens_generated_per_second": "tokens per second, one stream",
-    "tokens_generated_per_second_aggregate": "tokens per second, all streams",
-    "inter_token_latency_mean_s": "inter-token latency",
-    "end_to_end_latency_s": "end-to-end latency",
-    "requests_per_second": "requests per second",
-    "clients_under_slo": "clients within the SLO",
-    "rate_under_slo": "rate within the SLO",
-    "write_time_s": "time to write",
-    "read_time_s": "time to read",
-    "write_bandwidth_mib_s": "write bandwidth",
-    "read_bandwidth_mib_s": "read bandwidth",
-}
-_UNIT_ENDINGS = ("_mib_s", "_per_second", "_bytes", "_s")
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name for a reader."""
-    if metric in NAMES:
-        return NAMES[metric]
-    for ending in _UNIT_ENDINGS:
-        if metric.endswith(ending):
-            return metric.removesuffix(ending).replace("_", " ")
-    return metric.replace("_", " ")
+    def build(self, cases: list[Case]) -> Chart | None:
+        """Return the chart of these cases, or None when none has a value for it."""
+        return _build(self, self.select(cases))
 
 
 @dataclass(frozen=True)
@@ -246,7 +134,6 @@ class Chart:
     """A figure of one or more panels. `mark` says what a computed place on its curves is, where there are any."""
 
     name: str
-    benchmark: str
     title: str
     caption: str
     panels: tuple[Panel, ...]
@@ -276,22 +163,11 @@ class _X:
         return None if self.metric is None else case.measured(self.metric)
 
 
-def chart_specs(benchmark: str, headline: tuple[str, ...]) -> tuple[Spec, ...]:
-    """Return the charts of a benchmark; one that has none of its own gets its contract outputs over its axes."""
-    own = tuple(spec for spec in SPECS if spec.benchmark == benchmark)
-    title = ", ".join(metric_name(metric) for metric in headline)
-    return own or (Spec(f"{benchmark}_headline", benchmark, title[:1].upper() + title[1:], headline),)
-
-
-def build(spec: Spec, cases: list[Case]) -> Chart | None:
-    """Return the chart of `spec`, or None when no case has a value for it."""
-    cases = _on_curves(cases, spec)
+def _build(spec: Spec, cases: list[Case]) -> Chart | None:
+    if spec.along:
+        on = {case.id for curve in curves(cases, spec.along) for case in curve}
+        cases = [case for case in cases if case.id in on]
     shown = [case for case in cases if any(_plottable(case, spec, metric) for metric in spec.metrics)]
-    if spec.over or spec.apart:
-        swept = _swept(shown, spec.over or spec.apart)
-        cases = shown = [case for case in shown if (_data_set(case) in swept) == bool(spec.over)]
-    if spec.against and not spec.along:
-        cases = shown = _with_trade(shown, spec.against)
     if not shown:
         return None
     axes = varying(shown)
@@ -307,22 +183,23 @@ def build(spec: Spec, cases: list[Case]) -> Chart | None:
     keys = sorted({key_of(case, lines) for case in shown}, key=lambda key: order(lines, key))
     styles = {key: place for place, key in enumerate(keys[:SERIES])}
     several = len(metrics) > 1
+    words = shown[0].words
     panels, drawn, total = [], 0, 0
     notes: dict[str, None] = {}
     dots = sum(len(case.repetitions) for case in shown) * len(metrics) <= DOTS
 
     def made(cases: list[Case], key: tuple[Any, ...], metric: str, scale: Scale) -> Series | None:
         """Return one series of one panel."""
-        label = describe(lines, key)
+        label = describe(words, lines, key)
         return _series(cases, label, styles.get(key), metric=metric, x=x, scale=scale, dots=dots, along=spec.along)
 
     groups = _grouped(shown, facets)
     for combo in sorted(groups, key=lambda key: order(facets, key)):
         for metric in metrics:
             scale = scale_for([_number(case, metric) for case in shown], _unit(shown, metric))
-            title = describe(facets, combo)
+            title = describe(words, facets, combo)
             if several:
-                title = " · ".join(part for part in (metric_name(metric), title) if part)
+                title = " · ".join(part for part in (words.metric(metric), title) if part)
             by_line = _grouped(groups[combo], lines)
             series = [one for key in keys if (one := made(by_line.get(key, []), key, metric, scale))]
             total += len(series)
@@ -336,13 +213,12 @@ def build(spec: Spec, cases: list[Case]) -> Chart | None:
                 notes |= dict.fromkeys(_knee_notes(groups[combo], lines, facets, spec.along))
             slo, said = _slo(groups[combo], spec, metric, scale, series)
             notes |= dict.fromkeys(said)
-            label = scale.unit if several and scale.unit else _axis_label(metric_name(metric), scale.unit)
+            label = scale.unit if several and scale.unit else _axis_label(words.metric(metric), scale.unit)
             panels.append(_panel(series, title, label, x=x, y_log=y_log, lines=slo))
     found = [series for panel in panels for series in panel.series]
-    legend = [(describe(lines, key), style) for key, style in styles.items()] if lines else []
+    legend = [(describe(words, lines, key), style) for key, style in styles.items()] if lines else []
     return Chart(
         name=spec.name,
-        benchmark=spec.benchmark,
         title=spec.title,
         caption=_caption(cases, shown, spec, dots=dots, undrawn=total - drawn, grey=_grey(found), notes=list(notes)),
         panels=tuple(panels),
@@ -354,17 +230,6 @@ def build(spec: Spec, cases: list[Case]) -> Chart | None:
 
 def _grey(series: list[Series]) -> bool:
     return any(one.style is None for one in series)
-
-
-KNEE_MARK = "knee, on the line between its neighbours; the wide stretch is its 95 % interval"
-
-
-def _on_curves(cases: list[Case], spec: Spec) -> list[Case]:
-    """Return the cases of the curves of `spec.along`; for other charts those that have no such chart of their own."""
-    on = {case.id for curve in curves(cases, spec.along or RATE) for case in curve}
-    if spec.along:
-        return [case for case in cases if case.id in on]
-    return [case for case in cases if FIND not in case.axes and case.id not in on]
 
 
 def _slo(
@@ -380,7 +245,7 @@ def _slo(
         if bound / scale.factor <= REACH * top:
             lines.append((bound / scale.factor, f"SLO {text}"))
         else:
-            said.append(f"The SLO's bound on {metric_name(metric)}, {bound:g} s, lies above the chart.")
+            said.append(f"The SLO's bound on {cases[0].words.metric(metric)}, {bound:g} s, lies above the chart.")
     return tuple(lines), said
 
 
@@ -430,7 +295,7 @@ def _knee_notes(cases: list[Case], lines: list[str], facets: list[str], load: Lo
     """Return one sentence for the knee of each curve, the first `KNEES` of them."""
     said = []
     for curve in curves(cases, load)[:KNEES]:
-        who = describe([*facets, *lines], key_of(curve[0], [*facets, *lines]))
+        who = describe(curve[0].words, [*facets, *lines], key_of(curve[0], [*facets, *lines]))
         found = knee_of(curve, load)
         most = max(
             (case for case in curve if case.state == "valid"), key=lambda c: c.axes[load.axis], default=curve[-1]
@@ -445,45 +310,21 @@ def _knee_notes(cases: list[Case], lines: list[str], facets: list[str], load: Lo
     return said
 
 
-OFF = {"servers": 1, "client_processes": 1, "shared_prefix_tokens": 0, "schedule.think_s": 0.0}
-"""Parameters that say nothing with this value."""
-
-
 def axis_summary(cases: list[Case]) -> str:
     """Return what all cases have in common, for a caption: only what a reader needs to tell this chart's subject."""
     fixed: dict[str, None] = {}
     changing = set(varying(cases))
+    words = cases[0].words
     for axis, value in cases[0].axes.items():
         told = (
             value not in ("", "auto")
-            and not axis.startswith("slo.")
+            and axis not in words.untold
             and not axis.endswith(("seed", "timeout_s"))
-            and OFF.get(axis) != value
+            and words.off.get(axis) != value
         )
         if axis not in changing and told:
-            fixed[f"{axis_name(axis).replace('_', ' ')} {axis_value(axis, value)}"] = None
+            fixed[f"{words.axis(axis).replace('_', ' ')} {words.value(axis, value)}"] = None
     return ", ".join(fixed)
-
-
-def _data_set(case: Case) -> Any:
-    return case.axes.get("dataset")
-
-
-def _with_trade(cases: list[Case], against: str) -> list[Case]:
-    """Return the cases of data sets in which `against` differs between cases; all cases where there is no such set."""
-    values: dict[Any, set[float | None]] = {}
-    for case in cases:
-        values.setdefault(_data_set(case), set()).add(_number(case, against))
-    return [case for case in cases if len(values[_data_set(case)]) > 1] or cases
-
-
-def _swept(cases: list[Case], axis: str) -> set[Any]:
-    """Return the data sets in which `axis` takes several numeric values."""
-    values: dict[Any, set[Any]] = {}
-    for case in cases:
-        if _is_number(case.axes.get(axis)):
-            values.setdefault(_data_set(case), set()).add(case.axes[axis])
-    return {data_set for data_set, found in values.items() if len(found) > 1}
 
 
 def _plottable(case: Case, spec: Spec, metric: str) -> bool:
@@ -492,12 +333,12 @@ def _plottable(case: Case, spec: Spec, metric: str) -> bool:
 
 def _metric_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
     assert spec.against is not None
-    against = spec.against
+    against, words = spec.against, shown[0].words
     scale = scale_for([_number(case, against) for case in shown], _unit(shown, against))
     return _X(
-        label=_axis_label(metric_name(against), scale.unit),
+        label=_axis_label(words.metric(against), scale.unit),
         of=lambda case: _scaled(case.measured(against), scale),
-        text=lambda case: f"{metric_name(against)} {_text(case.measured(against), scale)}",
+        text=lambda case: f"{words.metric(against)} {_text(case.measured(against), scale)}",
         axes=(spec.along.axis,) if spec.along else tuple(axis for axis in axes if axis.split(".")[0] == spec.curve),
         metric=against,
         factor=scale.factor,
@@ -506,6 +347,7 @@ def _metric_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
 
 def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
     """Return x on the numeric axis with most values, else on the axis with most values, else on one place."""
+    words = shown[0].words
     numeric = [axis for axis in axes if "." not in axis and all(_is_number(case.axes.get(axis)) for case in shown)]
     sizes = {axis: len({case.axes.get(axis) for case in shown}) for axis in axes}
     if numeric:
@@ -516,21 +358,21 @@ def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
         )
         values = sorted({float(case.axes[axis]) for case in shown})
         log = values[0] > 0 and values[-1] / values[0] >= 8
-        texts = {float(case.axes[axis]): axis_value(axis, case.axes[axis]) for case in shown}
+        texts = {float(case.axes[axis]): words.value(axis, case.axes[axis]) for case in shown}
         return _X(
-            label=axis_name(axis).replace("_", " "),
+            label=words.axis(axis).replace("_", " "),
             of=lambda case: float(case.axes[axis]),
-            text=lambda case: f"{axis_name(axis)} {axis_value(axis, case.axes[axis])}",
+            text=lambda case: f"{words.axis(axis)} {words.value(axis, case.axes[axis])}",
             axes=(axis,),
             ticks=tuple((value, texts[value]) for value in some(values, log)),
             log=log,
         )
     axis = max(axes, key=lambda name: sizes[name]) if axes else ""
-    places = {text: float(i) for i, text in enumerate(sorted({axis_value(axis, c.axes.get(axis)) for c in shown}))}
+    places = {text: float(i) for i, text in enumerate(sorted({words.value(axis, c.axes.get(axis)) for c in shown}))}
     return _X(
-        label=axis_name(axis).replace("_", " "),
-        of=lambda case: places[axis_value(axis, case.axes.get(axis))],
-        text=lambda case: f"{axis_name(axis)} {axis_value(axis, case.axes.get(axis))}" if axis else "",
+        label=words.axis(axis).replace("_", " "),
+        of=lambda case: places[words.value(axis, case.axes.get(axis))],
+        text=lambda case: f"{words.axis(axis)} {words.value(axis, case.axes.get(axis))}" if axis else "",
         axes=(axis,),
         ticks=tuple((place, text if axis else "") for text, place in places.items()),
         joined=False,
@@ -559,7 +401,7 @@ def _split(rest: list[str], shown: list[Case], spec: Spec, metrics: int) -> tupl
         return len({key_of(case, axes) for case in shown}) * metrics
 
     if spec.against is not None and spec.along is None:
-        facets = [axis for axis in lines if axis != "index"]
+        facets = [axis for axis in lines if axis != spec.series]
         while facets and panels(facets) > PANELS:
             facets.pop()
         return facets, [axis for axis in rest if axis not in facets]
@@ -609,7 +451,7 @@ def _series(
     found = (_point(case, label, metric=metric, x=x, scale=scale, dots=dots) for case in cases)
     points = [point for point in found if point is not None]
     if along is not None:
-        values = {case.id: axis_value(along.axis, case.axes[along.axis]) for case in cases}
+        values = {case.id: case.words.value(along.axis, case.axes[along.axis]) for case in cases}
         points = [replace(point, label=values[point.case]) for point in points]
     else:
         points.sort(key=lambda point: (point.x, point.y))
@@ -629,7 +471,7 @@ def _point(case: Case, label: str, *, metric: str, x: _X, scale: Scale, dots: bo
             repetitions.append((at if x.metric is None else at / x.factor, y / scale.factor, repetition.valid))
     detail = " · ".join(part for part in (_settings(case, x), x.text(case)) if part)
     state = "" if case.state == "valid" else f" · {case.state}: {'; '.join(case.reasons)}"
-    said = f"{metric_name(metric)} {_text(value, scale)}, n = {value.n}{state}"
+    said = f"{case.words.metric(metric)} {_text(value, scale)}, n = {value.n}{state}"
     return Point(
         case=case.id,
         state=case.state,
@@ -664,7 +506,7 @@ def _settings(case: Case, x: _X) -> str:
     """Return the settings along a curve (`nprobe 8`), which no axis of the chart shows."""
     if x.metric is None:
         return ""
-    return ", ".join(f"{axis_name(axis)} {case.axes[axis]}" for axis in x.axes if axis in case.axes)
+    return ", ".join(f"{case.words.axis(axis)} {case.axes[axis]}" for axis in x.axes if axis in case.axes)
 
 
 def _panel(
@@ -728,14 +570,14 @@ def key_of(case: Case, axes: Iterable[str]) -> tuple[Any, ...]:
     return tuple(case.axes.get(axis) for axis in axes)
 
 
-def describe(axes: list[str], key: tuple[Any, ...]) -> str:
+def describe(words: Words, axes: list[str], key: tuple[Any, ...]) -> str:
     """Return `HNSW32 · efSearch 64`: words stand for themselves, numbers with the name of their axis."""
     parts = []
     for axis, value in zip(axes, key, strict=True):
         if value is None:
             continue
-        text = axis_value(axis, value)
-        parts.append(text if isinstance(value, str) else f"{axis_name(axis).replace('_', ' ')} {text}")
+        text = words.value(axis, value)
+        parts.append(text if isinstance(value, str) else f"{words.axis(axis).replace('_', ' ')} {text}")
     return " · ".join(parts)
 
 
