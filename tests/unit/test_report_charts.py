@@ -5,15 +5,16 @@ import pytest
 from aifbench.analysis.cases import Case, Repetition, Value, Words
 from aifbench.analysis.charts import Spec
 from aifbench.analysis.curves import between, curves, knee_of
-from aifbench.analysis.report import BenchmarkReport, charts_of
+from aifbench.analysis.report import BenchmarkReport, charts_of, report_of
 from aifbench.inference.loads import CLIENTS, RATE
 from aifbench.inference.report import REPORT as INFERENCE
+from aifbench.registry import benchmarks
 from aifbench.report.figures import charts, draw_panels
 from aifbench.report.load import load
 from aifbench.retrieval.report import REPORT as RETRIEVAL
-from aifbench.storage.report import REPORT as STORAGE
 from tests.fixtures.results import HALF, loads, write_results
 
+STORAGE = report_of(benchmarks()["storage"])
 TIME = Spec("time", "Time", ("write_time_s",), prefer=("block_size", "clients"))
 FRONTIER = next(spec for spec in RETRIEVAL.charts if spec.name == "retrieval_frontier")
 THROUGHPUT = next(spec for spec in INFERENCE.charts if spec.name == "inference_latency_throughput")
@@ -187,6 +188,7 @@ def test_names_and_values_for_readers():
     assert STORAGE.words.metric("write_latency_p50_s") == "write latency p50"
     assert STORAGE.words.metric("write_time_s") == "time to write"
     assert STORAGE.words.value("block_size", 65536) == "64KiB"
+    assert STORAGE.words.value("stripe_size", 1 << 20) == "1MiB"
     assert RETRIEVAL.words.axis("top_k") == "k"
     assert Words().axis("engine.kind") == "engine"
     assert Words().value("batch_size", 1) == "1"

@@ -14,7 +14,7 @@ CONTAINER = "container"
 """The axis that tells where cases ran, where there is more than one container."""
 LONGEST = 40
 """Characters of an axis value that are shown (a prompt may be a whole text)."""
-_UNIT_ENDINGS = ("_mib_s", "_per_second", "_bytes", "_s")
+_UNIT_ENDINGS = ("_mib_s", "_per_second", "_bytes", "_ms", "_s")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Words:
     axes: Mapping[str, str] = field(default_factory=dict)
     """Names of parameters; any other is called as its last part is written."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Units of parameters: `bytes` reads as a size, any other stands behind the number."""
+    """Units of parameters: `bytes` reads as a size (of a field of type `Size` it is known), others stand behind it."""
     hidden: tuple[str, ...] = ()
     """Parameters that tell no cases apart, as another one names what they hold."""
     companions: Mapping[str, str] = field(default_factory=dict)

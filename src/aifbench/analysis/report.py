@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aifbench.analysis.cases import Case, Words
 from aifbench.analysis.charts import Spec
@@ -32,13 +32,15 @@ class BenchmarkReport:
 def report_of(benchmark: Benchmark | None) -> BenchmarkReport:
     """Return what a benchmark says of itself; of one that says nothing, or that nobody knows, an empty one.
 
-    Raises TypeError where its `REPORT` is something else.
+    Which of its parameters are sizes, their types say. Raises TypeError where its `REPORT` is something else.
     """
-    if benchmark is None or (found := benchmark.report()) is None:
+    if benchmark is None:
         return BenchmarkReport()
+    found = benchmark.report() or BenchmarkReport()
     if not isinstance(found, BenchmarkReport):
         raise TypeError(f"REPORT of the benchmark {benchmark.name} is no BenchmarkReport")
-    return found
+    units = {**dict.fromkeys(sorted(benchmark.params.size_names()), "bytes"), **found.words.units}
+    return replace(found, words=replace(found.words, units=units))
 
 
 def charts_of(name: str, report: BenchmarkReport, headline: tuple[str, ...]) -> tuple[Spec, ...]:

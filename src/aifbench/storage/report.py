@@ -99,7 +99,7 @@ def mode_effect(cases: list[Case]) -> Finding | None:
 REPORT = BenchmarkReport(
     charts=CHARTS,
     findings=(fastest, block_size_effect, mode_effect),
-    columns=(WRITE, READ, "write_sync_s", "read_latency_p50_s"),
+    columns=(WRITE, READ, "write_sync_s", "read_latency_p50_ms"),
     words=Words(
         metrics={
             "write_time_s": "time to write",
@@ -107,7 +107,6 @@ REPORT = BenchmarkReport(
             WRITE: "write bandwidth",
             READ: "read bandwidth",
         },
-        units={"file_size": "bytes", "block_size": "bytes"},
         companions={"stripe_size": "stripe_count"},
     ),
 )
