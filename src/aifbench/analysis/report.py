@@ -27,18 +27,23 @@ class BenchmarkReport:
     words: Words = field(default_factory=Words)
     facts: tuple[str, ...] = ()
     """Facts of a repetition that its charts need."""
+    problem: str = ""
+    """Why nothing of it can be used: only `report_of` says so."""
 
 
 def report_of(benchmark: Benchmark | None) -> BenchmarkReport:
     """Return what a benchmark says of itself; of one that says nothing, or that nobody knows, an empty one.
 
-    Which of its parameters are sizes, their types say. Raises TypeError where its `REPORT` is something else.
+    Which of its parameters are sizes, their types say. A broken `report.py` costs what it says, and `problem` tells it.
     """
     if benchmark is None:
         return BenchmarkReport()
-    found = benchmark.report() or BenchmarkReport()
-    if not isinstance(found, BenchmarkReport):
-        raise TypeError(f"REPORT of the benchmark {benchmark.name} is no BenchmarkReport")
+    try:
+        found = benchmark.report() or BenchmarkReport()
+        if not isinstance(found, BenchmarkReport):
+            raise TypeError(f"REPORT is a {type(found).__name__}, not a BenchmarkReport")
+    except Exception as error:  # whatever the module of another package does
+        found = BenchmarkReport(problem=f"{type(error).__name__}: {error}")
     units = {**dict.fromkeys(sorted(benchmark.params.sizes()), "bytes"), **found.words.units}
     return replace(found, words=replace(found.words, units=units))
 

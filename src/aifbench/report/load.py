@@ -48,7 +48,7 @@ class Results:
     """How one repetition's value was measured, by (benchmark, metric)."""
     damage: list[Damage]
     left_out: list[str] = field(default_factory=list)
-    """What lies in the folder and is not of the plan, one line each."""
+    """What lies in the folder and is not of the plan, or cannot be said of a benchmark, one line each."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What Slurm accounted, by job id (see `tables.accounting`)."""
 
@@ -104,6 +104,7 @@ def load(root: Path, made: Path | None = None) -> Results:
     definitions = _attach(tables, cases, reports)
     batches = _batches(files, plan)
     left_out = list(places.leave_out(root, plan, cases, batches))
+    left_out += [f"what {name} says of itself: {said.problem}" for name, said in reports.items() if said.problem]
     places.tell_apart(cases.values(), batches, plan)
     return Results(
         root=tables.root,
