@@ -81,6 +81,25 @@ def test_the_kernel_says_who_connects_when_the_modes_do_not_help(server):
     assert "Traceback" not in server.said()
 
 
+def test_a_report_is_shown_to_its_owner_alone_by_the_kernel_too(folder):
+    (folder / "results" / "report").mkdir(parents=True)
+    (folder / "results" / "report" / "index.html").write_text("<h1>mine</h1>")
+    command = [sys.executable, "-m", "aifbench", "view", str(folder / "results"), "--socket-folder", f"{folder}/own"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen([*command, "--no-open"], env=environment, stdout=subprocess.PIPE, text=True) as view:
+        try:
+            path = Path(view.stdout.readline().split("8080:")[1].split()[0])
+            assert as_stranger(lambda: talk(path)) == "PermissionError"
+            path.parent.chmod(0o755)
+            path.chmod(0o666)
+            assert as_stranger(lambda: talk(path)) == 0
+            assert talk(path) > 0
+        finally:
+            view.send_signal(signal.SIGHUP)  # its terminal is closed: nobody could end it any more
+        assert view.wait(20) == 0
+        assert not path.exists()
+
+
 def test_tokens_statements_and_state(server):
     for scope in ("launch", "read", "ingest"):
         file = server.state / f"token-{scope}"

@@ -93,3 +93,29 @@ def test_nothing_is_given_by_a_link_and_nothing_waits(view, tmp_path):
     assert '<a href="%3Cb%3E.jsonl">&lt;b&gt;.jsonl</a>' in ask("/batches/")[1]
     assert ask("/batches/%3Cb%3E.jsonl") == (200, "{}")
     assert ask("/report/index.html?x=1#y", method="HEAD") == (200, "")
+
+
+def test_a_report_is_in_a_sandbox_and_no_token_is_asked_for(view):
+    _, path, _ = view
+    connection = http.client.HTTPConnection("localhost:8080")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(path)
+    connection.request("GET", "/report/index.html")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"].startswith(
+        "sandbox allow-scripts allow-downloads; default-src 'none'"
+    )
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    connection.close()
+
+
+def test_a_path_that_names_another_host_leads_nowhere_else(view, tmp_path):
+    _, path, _ = view
+    (tmp_path / "results" / "small" / "evil.example").mkdir()
+    connection = http.client.HTTPConnection("localhost:8080")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(path)
+    connection.request("GET", "/evil.example")
+    assert connection.getresponse().headers["location"] == "/evil.example/"
+    connection.close()
