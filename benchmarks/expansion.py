@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan
 
 GOAL_S = 0.5
@@ -29,11 +29,11 @@ def measure() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml.safe_dump(campaign(10_000)))
-        make_plan(load_config([file]))
+        make_plan(read_config([file]))
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
-            plan = make_plan(load_config([file]))
+            plan = make_plan(read_config([file]))
             seconds.append(time.perf_counter() - start)
             assert len(plan.cases) == 10_000
     value = statistics.median(seconds)

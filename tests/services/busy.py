@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.core.records import BatchRecord, Invocation, Phase
 from aifbench.records.lock import OwnerLock
@@ -43,7 +43,7 @@ def busy_batch(results: Path, run: str, monkeypatch) -> Iterator[str]:
     """Let a batch of a run be at work in a results folder, half of its repetitions done; give its name."""
     suite = {"name": "disk", "benchmark": "storage", "file_size": "1MiB", "repetitions": 2}
     (results / run).mkdir(parents=True)
-    plan = make_plan(load_config([write(results / run, suite, campaign=run)]))
+    plan = make_plan(read_config([write(results / run, suite, campaign=run)]))
     write_plan(plan, results / run)
     (batch,), (case,) = plan.batches.values(), plan.cases
     folder = results / run / "batches" / batch.id

@@ -8,7 +8,7 @@ import yaml
 
 from aifbench.campaign.config import check_config
 from aifbench.campaign.plan import make_plan
-from aifbench.campaign.presets import Preset, load_presets
+from aifbench.campaign.presets import Preset, read_presets
 from aifbench.campaign.resources import job_resources
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
@@ -22,7 +22,7 @@ from aifbench.services.problems import Refused
 from aifbench.services.settings import Settings
 from tests.services.checkout import ROOT, change_system, checkout, settings
 
-PRESETS, BROKEN = load_presets(ROOT / "config" / "presets")
+PRESETS, BROKEN = read_presets(ROOT / "config" / "presets")
 CHECKER = Checker(Settings(ROOT, ROOT / "results", ROOT / "state", ROOT / "run"), SlurmClient())
 PROFILES = {}
 for path in sorted((ROOT / "config" / "systems").glob("*.yaml")):
@@ -504,7 +504,7 @@ def test_preset_files_that_are_none_are_named_and_the_others_stay(tmp_path):
     (tmp_path / "list.yaml").write_text("[]")
     (tmp_path / "none.yaml").write_text("title: X\ntext: y\nsuite: {}\n")
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nothing")
-    found, broken = load_presets(tmp_path)
+    found, broken = read_presets(tmp_path)
     assert list(found) == ["good"]
     assert {name: str(error).split(": ")[:2] for name, error in broken.items()} == {
         "bytes": ["config/presets/bytes.yaml", str(tmp_path / "bytes.yaml")],

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from aifbench.campaign import plan
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.core.roles import CLIENT_NODE
 from aifbench.services.monitor.reader import Reader
 from tests.services.batches import Batch, node_row, worker_row, write_plan
@@ -113,7 +113,7 @@ def test_a_real_runner_that_is_killed_is_lost_and_runs_again(server, tmp_path):
     content = yaml.safe_load(file.read_text())
     content["results"] = str(server.results)
     file.write_text(yaml.safe_dump(content))
-    plan.write_plan(plan.make_plan(load_config([file])), server.results / "small")
+    plan.write_plan(plan.make_plan(read_config([file])), server.results / "small")
     (spec,) = (server.results / "small" / "specs").glob("*.json")
     folder = server.results / "small" / "batches" / spec.stem
     command = [sys.executable, "-m", "aifbench", "run", "--spec", str(spec), "--out", str(folder)]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.processes.watchdog import members
 from aifbench.records.arrow import read_parquet
@@ -100,7 +100,7 @@ class Campaign:
         text = yaml.safe_load(file.read_text())
         text["system"]["paths"] |= {name: str(at) for name, at in (("images", images), ("models", models)) if at}
         file.write_text(yaml.safe_dump(text))
-        plan = make_plan(load_config([file]))
+        plan = make_plan(read_config([file]))
         write_plan(plan, self.results)
         (batch,) = plan.batches
         spec, out = self.results / "specs" / f"{batch}.json", self.results / "batches" / batch

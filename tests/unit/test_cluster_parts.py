@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import yaml
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import check, make_plan, markdown
 from aifbench.campaign.resources import job_resources, service_resources
 from aifbench.core.benchmark import Command
@@ -30,7 +30,7 @@ SITE = {"name": "site", "slurm": SLURM, "node": {"cores": 64, "memory_mib": 9000
 def plan(tmp_path, *suites, **system):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"campaign": "c", "system": {**SITE, **system}, "suites": list(suites)}))
-    return make_plan(load_config([file]))
+    return make_plan(read_config([file]))
 
 
 def test_a_job_asks_for_nodes_gpus_and_their_partition(tmp_path):

@@ -125,7 +125,7 @@ def test_totals_go_on_with_the_next_worker(tmp_path, clock):
 def test_the_rows_stand_in_the_runner_s_sample_before_its_node(tmp_path):
     out = tmp_path / "resources.jsonl"
     more = [row("worker", 1.5), row("client-node", 9.0)]
-    sampler = Sampler(out, 3, time.monotonic_ns(), lambda: {"runner": os.getpid()}, lambda: 4, beside=lambda: more)
+    sampler = Sampler(out, 3, time.monotonic_ns(), lambda: {"runner": os.getpid()}, lambda: 4, other_node=lambda: more)
     sampler.start()
     sampler.stop()
     first = lines(out)[:4]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import check, make_plan
 from aifbench.core.errors import ConfigError
 
@@ -28,7 +28,7 @@ def write(folder: Path, *suites, name="config.yaml", **changes) -> Path:
 
 
 def plan_of(folder, *suites, **changes):
-    return make_plan(load_config([write(folder, *suites, **changes)]))
+    return make_plan(read_config([write(folder, *suites, **changes)]))
 
 
 def error_of(folder, *suites, **changes) -> str:
@@ -126,14 +126,14 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("campaign: a\nsuites: []\ncampaign: b\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: line 3: not valid YAML: the key 'campaign' stands twice"):
-        load_config([path])
+        read_config([path])
 
 
 def test_later_files_win_and_lists_replace(tmp_path):
     base = write(tmp_path, RETRIEVAL, name="base.yaml")
     overlay = tmp_path / "config.yaml"
     overlay.write_text(yaml.safe_dump({"campaign": "over", "suites": [STORAGE]}))
-    plan = make_plan(load_config([base, overlay], {"seed": 9}))
+    plan = make_plan(read_config([base, overlay], {"seed": 9}))
     assert plan.config.keys.campaign == "over"
     assert plan.config.keys.seed == 9
     assert [case.benchmark for case in plan.cases] == ["storage"]
@@ -207,10 +207,10 @@ def test_broken_yaml_names_the_line(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("campaign: x\nsuites: [\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: line 3: not valid YAML"):
-        load_config([path])
+        read_config([path])
 
 
 def test_the_shipped_campaign_is_valid():
-    plan = make_plan(load_config([Path("config/config.yaml")]))
+    plan = make_plan(read_config([Path("config/config.yaml")]))
     assert {case.benchmark for case in plan.cases} == {"retrieval", "inference", "storage"}
     assert plan.expected_s < 300

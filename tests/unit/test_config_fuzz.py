@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aifbench.campaign.config import check_config, load_config
+from aifbench.campaign.config import check_config, read_config
 from aifbench.campaign.plan import check, make_plan, markdown
 from aifbench.core.errors import ConfigError
 from aifbench.files.yamlfile import read_mapping
@@ -100,7 +100,7 @@ def damage_all(copied, examples):
     def one(name, seed):
         (folder / name).write_bytes(damaged(texts[name], random.Random(seed)))
         try:
-            plan_or_line(lambda: load_config([folder / "config.yaml"]))
+            plan_or_line(lambda: read_config([folder / "config.yaml"]))
         finally:
             (folder / name).write_text(texts[name])
 

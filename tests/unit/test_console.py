@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_specs
 from aifbench.runner import batch as runner
 from aifbench.runner import console
@@ -90,7 +90,7 @@ def test_each_part_of_a_batch_is_a_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "Console", Noting)
     small = {**RETRIEVAL, "vectors": 500, "queries": 50, "axes": {"index": ["Flat"], "top_k": [1]}, "search": {}}
-    plan = make_plan(load_config([write(tmp_path, {**small, "repetitions": 1})]))
+    plan = make_plan(read_config([write(tmp_path, {**small, "repetitions": 1})]))
     write_specs(plan, plan.config.results)
     (spec,) = (plan.config.results / "specs").iterdir()
     assert runner.run_batch(spec, plan.config.results / "batches" / spec.stem) == 0

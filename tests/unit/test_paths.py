@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_specs
 from aifbench.campaign.workflow import Specs
 from aifbench.core.errors import ConfigError
@@ -53,7 +53,7 @@ def refusal(tmp_path, change, path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"campaign": "c", "suites": [STORAGE], **filled(change, path)}))
     with pytest.raises(ConfigError) as error:
-        load_config([file])
+        read_config([file])
     return str(error.value)
 
 
@@ -81,7 +81,7 @@ def test_any_other_name_is_taken_as_it_is(tmp_path, path):
     file = tmp_path / "c.yaml"
     suite = {**STORAGE, "path": path}
     file.write_text(yaml.safe_dump({"campaign": "c", "results": path, "suites": [suite]}, allow_unicode=True))
-    plan = make_plan(load_config([file]))
+    plan = make_plan(read_config([file]))
     assert plan.config.results == Path(path, "c")
     assert plan.cases[0].params.path == path
     (batch,) = plan.batches
@@ -142,9 +142,9 @@ def changed(tmp_path, monkeypatch):
     """A campaign that was edited after its specs were written; the working folder is a place of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lent").mkdir()
-    plan = make_plan(load_config([write(tmp_path, {**STORAGE, "repetitions": 2})]))
+    plan = make_plan(read_config([write(tmp_path, {**STORAGE, "repetitions": 2})]))
     write_specs(plan, plan.config.results)
-    edited = make_plan(load_config([write(tmp_path, {**STORAGE, "repetitions": 3})]))
+    edited = make_plan(read_config([write(tmp_path, {**STORAGE, "repetitions": 3})]))
     (batch,) = plan.batches
     return edited, batch, plan.config.results / "specs" / f"{batch}.json"
 

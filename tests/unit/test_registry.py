@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from aifbench import registry
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan
 from aifbench.core.errors import ConfigError
 
@@ -60,7 +60,7 @@ def test_ids_of_its_batches_begin_with_its_name(toy, tmp_path):
     file = tmp_path / "c.yaml"
     suite = {"name": "naps", "benchmark": "sleep", "axes": {"clients": [1, 2], "call": ["sleep", "select"]}}
     file.write_text(yaml.safe_dump({"campaign": "c", "system": {"name": "here"}, "suites": [suite]}))
-    plan = make_plan(load_config([file]))
+    plan = make_plan(read_config([file]))
     assert [batch.rsplit("-", 1)[0] for batch in plan.batches] == ["sleep-sleep", "sleep-select"]
     assert [benchmark.name for benchmark in plan.benchmarks()] == ["sleep"]
 
@@ -99,7 +99,7 @@ def test_one_that_cannot_be_used_is_a_line_and_costs_no_other(offer, toy, tmp_pa
         suites = [{"name": "naps", "benchmark": "nap"}]
         file.write_text(yaml.safe_dump({"campaign": "c", "system": {"name": "here"}, "suites": suites}))
         with pytest.raises(ConfigError) as caught:
-            load_config([file])
+            read_config([file])
         assert line in str(caught.value)
 
 

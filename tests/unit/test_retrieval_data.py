@@ -9,7 +9,7 @@ import pytest
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
 from aifbench.retrieval import datasets, truth
-from aifbench.retrieval.datasets import card, digest, lid, load, synthetic
+from aifbench.retrieval.datasets import card, digest, lid, read_dataset, synthetic
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.preflight import check
 
@@ -46,7 +46,7 @@ def test_synthetic_bytes_do_not_change():
 
 @pytest.mark.parametrize("dim", [32, 128, 512])
 def test_synthetic_is_about_as_hard_as_real_embeddings(dim):
-    found = card(load(RetrievalParams(dataset="synthetic", dim=dim, vectors=20_000, index="Flat")))
+    found = card(read_dataset(RetrievalParams(dataset="synthetic", dim=dim, vectors=20_000, index="Flat")))
     assert 13 <= found["lid"] <= 25
     assert found["duplicate_rows"] == 0
 
@@ -62,8 +62,8 @@ def test_lid_by_hand():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_sets(name):
     params = shipped(name, vectors=3000)
-    data = load(params)
-    again = load(params.model_copy(update={"vectors": 1000}))
+    data = read_dataset(params)
+    again = read_dataset(params.model_copy(update={"vectors": 1000}))
     assert len(data.corpus) == 3000
     assert np.array_equal(data.corpus[:1000], again.corpus)
     assert np.array_equal(data.queries, again.queries)
@@ -75,19 +75,19 @@ def test_shipped_sets(name):
     if name == "glove-50":
         assert data.metric == "cosine"
         assert np.allclose(np.linalg.norm(data.corpus, axis=1), 1.0, atol=1e-6)
-    other = load(params.model_copy(update={"data_seed": 2}))
+    other = read_dataset(params.model_copy(update={"data_seed": 2}))
     assert digest(other.corpus) != found["corpus_sha256"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_queries_are_held_out(name):
-    data = load(shipped(name))
+    data = read_dataset(shipped(name))
     rows = {row.tobytes() for row in data.corpus}
     assert sum(query.tobytes() in rows for query in data.queries) == 0
 
 
 def test_card_counts_duplicate_rows():
-    data = load(RetrievalParams(dataset="synthetic", dim=8, vectors=300, index="Flat"))
+    data = read_dataset(RetrievalParams(dataset="synthetic", dim=8, vectors=300, index="Flat"))
     data.corpus[10:13] = data.corpus[5]
     assert card(data)["duplicate_rows"] == 3
 
@@ -105,7 +105,7 @@ def hdf5(path, n=400, queries=200, dim=6, distance="euclidean", **names):
 def test_hdf5_of_ann_benchmarks(tmp_path, distance, metric):
     params = hdf5(tmp_path / "a.hdf5", distance=distance)
     assert list(check(params, System(name="here"))) == []
-    data = load(params)
+    data = read_dataset(params)
     assert (data.corpus.shape, data.queries.shape, data.metric) == ((400, 6), (200, 6), metric)
 
 

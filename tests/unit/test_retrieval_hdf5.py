@@ -8,7 +8,7 @@ import pytest
 
 from aifbench.core.errors import ConfigError
 from aifbench.core.system import System
-from aifbench.retrieval.datasets import load
+from aifbench.retrieval.datasets import read_dataset
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.retrieval.preflight import check
 from tests.unit.test_retrieval_data import hdf5
@@ -164,7 +164,7 @@ def test_what_is_no_data_set_of_the_file_itself_is_refused_by_plan_and_batch(tmp
     params = RetrievalParams(dataset=str(path), index="Flat", queries=30, warmup_queries=10)
     (planned,) = check(params, System(name="here"))
     with pytest.raises(ConfigError) as loaded:
-        load(params)
+        read_dataset(params)
     for line in (str(planned), str(loaded.value)):
         assert "odd.hdf5': `train` " in line
         assert said in line
@@ -181,7 +181,7 @@ def test_links_within_the_file_and_to_it_are_followed(tmp_path):
     (tmp_path / "link.hdf5").symlink_to(path)
     params = RetrievalParams(dataset=str(tmp_path / "link.hdf5"), index="Flat", queries=30, warmup_queries=10)
     assert list(check(params, System(name="here"))) == []
-    found = load(params)
+    found = read_dataset(params)
     assert np.array_equal(np.sort(found.corpus, axis=0), np.sort(vectors(), axis=0))
 
 
@@ -226,10 +226,10 @@ def test_the_distance_is_understood_however_it_is_stored(tmp_path, distance, met
         assert "metric = 'auto': " in str(error)
         assert "a.hdf5 has no attribute `distance` (allowed: l2, ip, cosine)" in str(error)
         with pytest.raises(ConfigError, match="no attribute"):
-            load(params)
+            read_dataset(params)
         params = params.model_copy(update={"metric": "l2"})
     assert list(check(params, System(name="here"))) == []
-    assert load(params).metric == metric
+    assert read_dataset(params).metric == metric
 
 
 @pytest.mark.parametrize("distance", ["hamming", "", np.array(["l2", "ip"], dtype=h5py.string_dtype()), 3, b"\xff"])
@@ -266,7 +266,7 @@ def test_values_that_have_no_distances_are_refused(tmp_path, change, metric, sai
         file["train"], file["test"] = change(vectors(), vectors())
         file.attrs["distance"] = metric
     with pytest.raises(ConfigError) as caught:
-        load(RetrievalParams(dataset=str(path), index="Flat", queries=30, warmup_queries=10))
+        read_dataset(RetrievalParams(dataset=str(path), index="Flat", queries=30, warmup_queries=10))
     assert said.format(path) in str(caught.value)
 
 
@@ -275,7 +275,7 @@ def test_large_values_under_cosine_and_integers_are_taken(tmp_path):
     with h5py.File(path, "w") as file:
         file["train"], file["test"] = vectors() * 1e20, (vectors() * 9).astype(np.int16) + 1
         file.attrs["distance"] = "angular"
-    found = load(RetrievalParams(dataset=str(path), index="Flat", queries=30, warmup_queries=10))
+    found = read_dataset(RetrievalParams(dataset=str(path), index="Flat", queries=30, warmup_queries=10))
     assert np.allclose(np.linalg.norm(found.corpus, axis=1), 1, atol=1e-6)
 
 

@@ -128,7 +128,7 @@ def test_residency_before_and_after_a_drop(disk_file):
     assert cache_state.residency([disk_file]) == 1.0
     cache_state.drop(disk_file)
     assert cache_state.residency([disk_file]) == 0.0
-    cache_state.load(disk_file)
+    cache_state.fill(disk_file)
     assert cache_state.resident_bytes(disk_file) == 64 * PAGE + 17
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,5 +25,5 @@ def lines(plan):
 def test_the_ids_of_the_shipped_campaigns_are_the_stored_ones(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SBATCH_ACCOUNT", "p200000")
-    plan = make_plan(load_config([ROOT / "config" / CAMPAIGNS[name]]))
+    plan = make_plan(read_config([ROOT / "config" / CAMPAIGNS[name]]))
     assert lines(plan) == (STORED / f"{name}.txt").read_text(encoding="utf-8").splitlines()

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from snakemake.cli import parse_config
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan
-from aifbench.campaign.presets import load_presets
+from aifbench.campaign.presets import read_presets
 from aifbench.campaign.workflow import as_setting
 from aifbench.cli.options import overrides
 from aifbench.core.errors import ConfigError
@@ -152,12 +152,12 @@ def test_keys_for_anchors_change_no_id_in_any_file(tmp_path):
         (folder / "suite.yaml").write_text(anchors + suite)
         (folder / "system.yaml").write_text(anchors + system)
         (folder / "config.yaml").write_text(f"{anchors}campaign: x\nsystem: system.yaml\nsuites: [suite.yaml]\n")
-    plans = [make_plan(load_config([folder / "config.yaml"])) for folder in (plain, anchored)]
+    plans = [make_plan(read_config([folder / "config.yaml"])) for folder in (plain, anchored)]
     assert plans[0].digest() == plans[1].digest()
     assert [case.id for case in plans[0].cases] == [case.id for case in plans[1].cases]
     (anchored / "system.yaml").write_text("name: here\nlimits: {x-a: 1}\n")
     with pytest.raises(ConfigError, match=r"limits\.x-a: unknown key"):
-        load_config([anchored / "config.yaml"])
+        read_config([anchored / "config.yaml"])
 
 
 def test_a_preset_with_a_key_that_is_no_text_is_broken_and_the_others_stay(tmp_path):
@@ -167,7 +167,7 @@ def test_a_preset_with_a_key_that_is_no_text_is_broken_and_the_others_stay(tmp_p
     (tmp_path / "flag.yaml").write_text(f'title: t\ntext: t\nscheduler: "no"\n{suite}')
     (tmp_path / "null.yaml").write_text("title: t\ntext: t\nsuite: {benchmark: null}")
     os.mkfifo(tmp_path / "pipe.yaml")
-    found, broken = load_presets(tmp_path)
+    found, broken = read_presets(tmp_path)
     assert list(found) == ["good"]
     lines = {name: str(error).partition(".yaml: ")[2] for name, error in broken.items()}
     assert lines["bad"].startswith("7: a key must be text")
@@ -244,7 +244,7 @@ def test_a_suite_that_is_no_file_of_a_suite_is_told_by_its_place(odd, suite, sai
     (odd / "other.yaml").write_text(BASE)
     (odd / "itself.yaml").write_text("suites: [itself.yaml]\n")
     with pytest.raises(ConfigError) as caught:
-        load_config([odd / "config.yaml"])
+        read_config([odd / "config.yaml"])
     line = str(caught.value)
     assert f"config.yaml: suites[0] = '{suite[:9] if chr(34) not in suite else ''}" in line
     assert said in line
@@ -286,11 +286,11 @@ def test_numbers_in_a_mapping_are_text_to_snakemake_and_numbers_to_the_campaign(
     (tmp_path / "c.yaml").write_text(BASE)
     given = parse_config(["budget={node_hours: 4}", "seed=010"])
     assert given == {"budget": {"node_hours": "4"}, "seed": 10}
-    keys = load_config([tmp_path / "c.yaml"], given).keys
+    keys = read_config([tmp_path / "c.yaml"], given).keys
     assert (keys.budget.node_hours, keys.seed) == (4.0, 10)
     for wrong in ("budget={node_hours: .inf}", "budget={node_hours: inf}", "seed=nan", "seed=1_000.5", "seed=yes"):
         with pytest.raises(ConfigError, match=r"c\.yaml: (budget\.node_hours|seed) = "):
-            load_config([tmp_path / "c.yaml"], parse_config([wrong]))
+            read_config([tmp_path / "c.yaml"], parse_config([wrong]))
 
 
 def test_the_command_says_one_line_and_does_not_wait_for_a_pipe(tmp_path):

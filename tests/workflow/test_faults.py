@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_plan
 from aifbench.campaign.spec import Spec
 from aifbench.records.store import BatchStore
@@ -21,7 +21,7 @@ class Job:
     """One batch as the workflow starts it."""
 
     def __init__(self, folder: Path, suite: dict) -> None:
-        plan = make_plan(load_config([write(folder, suite)]))
+        plan = make_plan(read_config([write(folder, suite)]))
         results = plan.config.results
         write_plan(plan, results)
         (batch,) = plan.batches

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan, write_specs
 from tests.truth.test_storage_truth import mounted
 from tests.workflow.campaign import HOSTILE, STORAGE, checkout, run, write
@@ -38,7 +38,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_an_edited_campaign_would_do(tmp
     assert fresh.returncode == 0, fresh.stderr
     assert "measure storage-target" in fresh.stdout
     assert everything(tmp_path) == before
-    plan = make_plan(load_config([file]))
+    plan = make_plan(read_config([file]))
     write_specs(plan, plan.config.results)
     (batch,) = plan.batches
     done = plan.config.results / "batches" / batch / "done.json"
@@ -93,7 +93,7 @@ def test_a_full_disk_of_the_working_folder_is_one_line(tmp_path):
 def test_a_disk_that_fills_while_a_batch_runs_is_one_line_and_loses_no_repetition(tmp_path):
     file = write(tmp_path, {**ONE, "file_size": "1MiB", "repetitions": 6})
     with mounted(tmp_path / "results", "tmpfs", "size=2m") as results:
-        plan = make_plan(load_config([file]))
+        plan = make_plan(read_config([file]))
         write_specs(plan, plan.config.results)
         (batch,) = plan.batches
         folder, spec = plan.config.results / "batches" / batch, plan.config.results / "specs" / f"{batch}.json"
@@ -131,7 +131,7 @@ def test_a_name_that_cannot_work_is_one_line_before_anything_is_written(tmp_path
     if key == "the checkout":  # whose interpreter lies there
         script = (
             "import sys; sys.executable = sys.argv[1]; from pathlib import Path; "
-            "from aifbench.campaign.workflow import load_campaign; load_campaign([Path(sys.argv[2])], {}, main=True)"
+            "from aifbench.campaign.workflow import read_campaign; read_campaign([Path(sys.argv[2])], {}, main=True)"
         )
         argv = [sys.executable, "-c", script, name, str(file)]
         done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)

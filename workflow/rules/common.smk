@@ -7,8 +7,8 @@ from aifbench.campaign.workflow import (
     Specs,
     as_setting,
     end_timers,
-    load_campaign,
     offer_interpreter,
+    read_campaign,
     report_what_is_there,
     tell_verdict,
 )
@@ -24,7 +24,7 @@ CONFIG_FILES = [Path(file) for file in workflow.configfiles] or [
 ]
 OVERRIDES = dict(workflow.config_settings.config)
 # Jobs on other nodes read this file again: only the main process checks the machine.
-PLAN = load_campaign(CONFIG_FILES, OVERRIDES, main=workflow.is_main_process)
+PLAN = read_campaign(CONFIG_FILES, OVERRIDES, main=workflow.is_main_process)
 SPECS = Specs(PLAN, workflow)
 
 SYSTEM = PLAN.config.system

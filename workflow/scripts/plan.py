@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from datetime import datetime
 from pathlib import Path
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import check, make_plan, markdown, write_plan
 from aifbench.campaign.script import options
 
@@ -16,7 +16,7 @@ parser.add_argument("config", nargs="+", type=Path, help="campaign file; later o
 parser.set_defaults(overrides={})
 
 with options(parser, globals().get("snakemake")) as given:
-    plan = make_plan(load_config(given.config, given.overrides))
+    plan = make_plan(read_config(given.config, given.overrides))
     check(plan, machine=False)
     write_plan(plan, plan.config.results, specs=False)
     print(markdown(plan, datetime.now().astimezone()), end="")

@@ -99,7 +99,7 @@ class Config:
         return self.keys.results / self.keys.campaign
 
 
-def load_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Config:
+def read_config(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and check a campaign. Later files, then `overrides`, win. Raises `ConfigError`."""
     if not files:
         raise ConfigError("config", None, "no configuration file is given")
@@ -122,7 +122,7 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
         if key not in known:
             raise unknown_key(key, key, known, where)
     keys = _validate(CampaignKeys, {k: v for k, v in merged.items() if k in CampaignKeys.model_fields}, "", where)
-    system = _load_system(merged.get("system", "laptop"), folders, where)
+    system = _read_system(merged.get("system", "laptop"), folders, where)
     raw_suites = merged.get("suites")
     if not isinstance(raw_suites, list) or not raw_suites:
         value = given(raw_suites) if "suites" in merged else None
@@ -140,7 +140,7 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
                 )
             used.append(path)
             raw, suite_where, prefix = content, str(path), ""  # noqa: PLW2901
-        suites.append(_load_suite(raw, prefix, suite_where, system))
+        suites.append(_read_suite(raw, prefix, suite_where, system))
     names = [suite.keys.name for suite in suites]
     for suite in suites:
         if names.count(suite.keys.name) > 1:
@@ -150,7 +150,7 @@ def check_config(merged: Mapping[str, Any], files: Sequence[Path]) -> Config:
     return Config(keys, system, suites, used, folders)
 
 
-def _load_system(raw: Any, folders: Sequence[Path], where: str) -> System:
+def _read_system(raw: Any, folders: Sequence[Path], where: str) -> System:
     if isinstance(raw, str):
         name = raw if raw.endswith((".yaml", ".yml")) else f"systems/{raw}.yaml"
         path = _find(name, folders, "system", where, shown=raw)
@@ -172,7 +172,7 @@ def _with_account(system: System) -> System:
 SUITE_KEYS = ("benchmark", "axes", "zip", "exclude", "include")
 
 
-def _load_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
+def _read_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     if not isinstance(raw, Mapping):
         raise ConfigError(prefix, given(raw), "a suite is a mapping or the name of a file", where=where)
     known_benchmarks = benchmarks()

@@ -36,7 +36,7 @@ class Preset(PresetKeys):
         return str(self.suite.get("benchmark"))
 
 
-def load_presets(folder: Path = FOLDER) -> tuple[dict[str, Preset], dict[str, ConfigError]]:
+def read_presets(folder: Path = FOLDER) -> tuple[dict[str, Preset], dict[str, ConfigError]]:
     """Return all presets by id, in the order of their ids, and the error of each file that is none."""
     found, broken = {}, {}
     for path in sorted(folder.glob("*.yaml")):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aifbench.campaign.config import load_config
+from aifbench.campaign.config import read_config
 from aifbench.campaign.names import keep_braces, quote_for_shells
 from aifbench.campaign.plan import Plan, check, check_room, make_plan, spec_bytes, write_specs
 from aifbench.core.errors import ConfigError
@@ -41,7 +41,7 @@ def as_setting(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: bool) -> Plan:
+def read_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: bool) -> Plan:
     """Return the plan of a campaign; a configuration error ends the process with one line and exit code 2.
 
     The `main` process also checks the machine.
@@ -50,7 +50,7 @@ def load_campaign(files: Sequence[Path], overrides: Mapping[str, Any], *, main: 
         wildcard = keep_braces(WILDCARDS)
         quote_for_shells()
         look_at_jobs_often()
-        plan = make_plan(load_config([Path(os.path.relpath(file)) for file in files], overrides))
+        plan = make_plan(read_config([Path(os.path.relpath(file)) for file in files], overrides))
         _check_names(plan, wildcard)
         check(plan, machine=main)
         if main:

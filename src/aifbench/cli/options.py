@@ -41,12 +41,12 @@ Here = Annotated[
 
 def campaign_of(files: list[Path] | None, settings: list[str] | None) -> Campaign:
     """Return the campaign that `--config` and `--set` describe. Raises `ConfigError`."""
-    from aifbench.campaign.config import DEFAULT_CONFIG, load_config
+    from aifbench.campaign.config import DEFAULT_CONFIG, read_config
 
     if not files and not DEFAULT_CONFIG.exists():
         problem = "no such file: name one, or run this in a checkout or in what `aifbench init` makes"
         raise ConfigError("--config", str(DEFAULT_CONFIG), problem)
-    return load_config(files or [DEFAULT_CONFIG], overrides(settings or []))
+    return read_config(files or [DEFAULT_CONFIG], overrides(settings or []))
 
 
 def overrides(settings: list[str]) -> dict[str, Any]:

@@ -136,16 +136,16 @@ def target_of(endpoint: str, settings: OpenAI | Ollama) -> Target:
     """Return where the requests of an engine go; what stands in environment variables is read now."""
     secrets: list[str] = []
 
-    def said(value: str | Variable) -> str:
+    def resolved(value: str | Variable) -> str:
         if isinstance(value, str):
             return value
         secrets.append(os.environ[value.env])
         return secrets[-1]
 
-    headers = {name: said(value) for name, value in settings.headers.items()}
+    headers = {name: resolved(value) for name, value in settings.headers.items()}
     if isinstance(settings, OpenAI) and settings.api_key_env:
-        headers["Authorization"] = f"Bearer {said(Variable(env=settings.api_key_env))}"
-    query = urlencode({name: said(value) for name, value in settings.query.items()}, quote_via=quote)
+        headers["Authorization"] = f"Bearer {resolved(Variable(env=settings.api_key_env))}"
+    query = urlencode({name: resolved(value) for name, value in settings.query.items()}, quote_via=quote)
     return replace(
         Target.of(endpoint),
         query=query,
@@ -162,7 +162,7 @@ def printable(text: str) -> str:
     return escaped[:MOST_WORDS]
 
 
-def loads(event: Event) -> dict[str, Any]:
+def object_of(event: Event) -> dict[str, Any]:
     """Return an event's JSON object. Raises ValueError for anything else."""
     value = orjson.loads(event.data)
     if not isinstance(value, dict):
@@ -176,7 +176,7 @@ def tolerant(take: Callable[[dict[str, Any], Event, Answer], None], event: Event
     What was understood, of the other events and of this one, is kept.
     """
     try:
-        take(loads(event), event, answer)
+        take(object_of(event), event, answer)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError):
         answer.fail(f"not understood: {event.data.decode('utf-8', 'replace')}", misfit=event.type != "error")
 

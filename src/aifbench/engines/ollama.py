@@ -145,9 +145,9 @@ class OllamaAdapter(Adapter):
             "model": self.settings.model,
             "parallel": self.settings.parallel if self.settings.url is None else None,  # another's does not tell
         }
-        untold = [path for path, said in (("/api/tags", listed), ("/api/show", shown)) if said is None]
-        if untold:
-            facts["problem"] = f"no answer that makes sense from {', '.join(untold)}"
+        unanswered = [path for path, answer in (("/api/tags", listed), ("/api/show", shown)) if answer is None]
+        if unanswered:
+            facts["problem"] = f"no answer that makes sense from {', '.join(unanswered)}"
         if own := self._own(objects(listed, "models")):
             facts |= {"model_digest": _text(own, "digest"), "model_bytes": _whole(own, "size")}
         if loaded := self.state():

@@ -110,14 +110,14 @@ class OpenAIAdapter(Adapter):
         }
 
 
-def _short(said: dict[str, Any] | None) -> dict[str, Any] | None:
+def _short(answer: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the texts and numbers of what a server says, None where it says none."""
-    plain = {
+    values = {
         key: printable(value) if isinstance(value, str) else value
-        for key, value in (said or {}).items()
+        for key, value in (answer or {}).items()
         if isinstance(value, str | int | float)
     }
-    return plain or None
+    return values or None
 
 
 def _known(new: int | None, old: int | None) -> int | None:
@@ -133,8 +133,8 @@ def _no_stream(body: bytes, answer: Answer) -> None:
         value = orjson.loads(body)
     except ValueError:
         value = None
-    said = _message(value) if isinstance(value, dict) else body.decode("utf-8", "replace")
-    answer.fail(f"not an event stream: {said}", misfit=not (isinstance(value, dict) and _tells_failure(value)))
+    message = _message(value) if isinstance(value, dict) else body.decode("utf-8", "replace")
+    answer.fail(f"not an event stream: {message}", misfit=not (isinstance(value, dict) and _tells_failure(value)))
 
 
 def _tells_failure(value: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ OWN_FIRST_WAIT_S, OWN_LONGEST_WAIT_S = 0.1, 0.5
 
 
 @dataclass(frozen=True)
-class Said:
+class Judgement:
     """What one answer says. `unheard`: no connection, so no request was sent; `wait_s`: as the server asks for."""
 
     state: Literal["ready", "later", "unheard", "final"]
@@ -37,19 +37,21 @@ class Said:
     wait_s: float | None = None
 
 
-def judge(answer: Answer, error: str | None, status: int | None, headers: Mapping[str, str], now: datetime) -> Said:
+def judge(
+    answer: Answer, error: str | None, status: int | None, headers: Mapping[str, str], now: datetime
+) -> Judgement:
     """Return what an answer says; `error` is its class, `headers` have names in lower case.
 
     A whole answer without a visible token is one: a model may have spent the few tokens on silent thinking.
     """
     if error is None or (error == "no_token" and (answer.finish_reason or answer.tokens)):
-        return Said("ready")
+        return Judgement("ready")
     problem = f"{error}: {answer.error}" if answer.error else error
     if error == "connect":
-        return Said("unheard", problem)
+        return Judgement("unheard", problem)
     if error in {"tls", "protocol", "no_token"} or (error == f"http_{status}" and status not in PASSING):
-        return Said("final", problem)
-    return Said("later", problem, retry_after_s(headers.get("retry-after"), now))
+        return Judgement("final", problem)
+    return Judgement("later", problem, retry_after_s(headers.get("retry-after"), now))
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:

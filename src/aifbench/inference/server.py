@@ -70,22 +70,22 @@ class InferenceServer(Server[InferenceParams]):
                 (exchange,) = load.exchanges
                 tries += 1
                 sent += (exchange.send_ns is not None) + (exchange.retried and exchange.sent_ns is not None)
-                said = _judged(engine, exchange, endpoint, settings.kind)
-                if said.state == "ready" and exchange.send_ns is not None and exchange.end_ns is not None:
+                judgement = _judged(engine, exchange, endpoint, settings.kind)
+                if judgement.state == "ready" and exchange.send_ns is not None and exchange.end_ns is not None:
                     first_s = (exchange.end_ns - exchange.send_ns) / 1e9
                     return {"first_answer_s": first_s, "requests_sent": sent, "address": load.addresses[0]}
-                problem = said.problem
-                if said.state == "final":
+                problem = judgement.problem
+                if judgement.state == "final":
                     raise ServerNotReady(f"{endpoint} will not get ready: {problem} ({_requests(sent)})")
                 limit_s = timeout_s if ours or sent else min(timeout_s, readiness.LISTENS_WITHIN_S)
                 left = max(0.0, limit_s - (time.monotonic() - start))
-                if said.wait_s is not None and said.wait_s > left:
-                    problem += f"; it asks to wait {said.wait_s:g} s, and {left:.0f} s are left"
+                if judgement.wait_s is not None and judgement.wait_s > left:
+                    problem += f"; it asks to wait {judgement.wait_s:g} s, and {left:.0f} s are left"
                     raise ServerNotReady(f"no token from {endpoint}: {problem} ({_requests(sent)})")
                 if not ours and sent >= readiness.MOST_REQUESTS:
                     raise ServerNotReady(f"no token from {endpoint}: {problem} ({_requests(sent)})")
                 pause_s = readiness.wait_s(tries if sent else 1, ours=ours)
-                _pause(min(max(pause_s, said.wait_s or 0.0), left), alive)
+                _pause(min(max(pause_s, judgement.wait_s or 0.0), left), alive)
         raise ServerNotReady(f"no token from {endpoint} within {limit_s:g} s: {problem} ({_requests(sent)})")
 
     def describe(self, endpoint: str, params: InferenceParams) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class InferenceServer(Server[InferenceParams]):
         return adapter(params.engine, endpoint).describe()
 
 
-def _judged(engine: Adapter, exchange: Exchange, endpoint: str, kind: str) -> readiness.Said:
+def _judged(engine: Adapter, exchange: Exchange, endpoint: str, kind: str) -> readiness.Judgement:
     _, answer, error = understand(engine, exchange)
     headers = body_pieces(exchange.pieces)[0].headers
     if (location := headers.get("location")) is not None and 300 <= (exchange.status or 0) < 400:

@@ -42,8 +42,8 @@ def ask(target: Target, path: str, timeout_s: float, body: bytes | None = None) 
 def ask_json(target: Target, path: str, body: Any = None, timeout_s: float = 5.0) -> dict[str, Any] | None:
     """Return the JSON object that a server answers, or None when it answers anything else."""
     try:
-        status, said = ask(target, path, timeout_s, None if body is None else orjson.dumps(body))
-        value = orjson.loads(said)
+        status, answer = ask(target, path, timeout_s, None if body is None else orjson.dumps(body))
+        value = orjson.loads(answer)
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError):
         return None
     return value if status == 200 and isinstance(value, dict) else None

@@ -107,9 +107,9 @@ class Response:
     def coding(self) -> str | None:
         """The header that says how the body is packed, such as `Content-Encoding: gzip`; None: it comes as it is."""
         for name in ("Content-Encoding", "Transfer-Encoding"):
-            said = self.headers.get(name.lower(), "")
-            if any(part.strip().lower() not in {"", "identity", "chunked"} for part in said.split(",")):
-                return f"{name}: {said}"
+            coding = self.headers.get(name.lower(), "")
+            if any(part.strip().lower() not in {"", "identity", "chunked"} for part in coding.split(",")):
+                return f"{name}: {coding}"
         return None
 
     def feed(self, data: bytes) -> bytes:
@@ -180,8 +180,8 @@ class Response:
             name, colon, value = line.partition(b":")
             if not colon:
                 raise FramingError(f"not a header: {line[:60]!r}")
-            key, said = name.decode("latin-1").lower(), value.strip().decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {said}" if key in self.headers else said
+            key, text = name.decode("latin-1").lower(), value.strip().decode("latin-1")
+            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
             return True
         return self._choose_framing()
 

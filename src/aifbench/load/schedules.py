@@ -328,8 +328,8 @@ def read_trace(path: Path) -> Times:
             raise ValueError("has no requests")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    found: Times = (np.array(times) - times[0]) / per_second
-    return found
+    times_s: Times = (np.array(times) - times[0]) / per_second
+    return times_s
 
 
 def _unit_poisson(requests: int, generator: np.random.Generator) -> Times:
@@ -353,10 +353,10 @@ def _of_csv(text: str) -> tuple[int, Iterator[tuple[int, float]]]:
     """Return the units of a CSV's times per second, and (line, time) of each row."""
     rows = _rows(text)
     first, header = next(rows, (1, []))
-    found = [(column, name.strip()) for column, name in enumerate(header) if name.strip() in _COLUMNS]
-    if len(found) != 1:
+    columns = [(column, name.strip()) for column, name in enumerate(header) if name.strip() in _COLUMNS]
+    if len(columns) != 1:
         raise ValueError(f"line {first}: needs one column named timestamp (seconds) or timestamp_ms (milliseconds)")
-    column, name = found[0]
+    column, name = columns[0]
 
     def stamps() -> Iterator[tuple[int, float]]:
         for line, row in rows:

@@ -82,14 +82,14 @@ def open_parquet(file: BinaryIO) -> Iterator[tuple[Any, bool]]:
     try:
         begin = _footer(file)
         file.seek(max(0, begin - _SUM_BYTES))
-        found = _SUM.match(file.read(_SUM_BYTES)) if begin >= _SUM_BYTES else None
-        if found is not None and _checksum(file, begin - _SUM_BYTES, begin) != int(found[1], 16):
+        match = _SUM.match(file.read(_SUM_BYTES)) if begin >= _SUM_BYTES else None
+        if match is not None and _checksum(file, begin - _SUM_BYTES, begin) != int(match[1], 16):
             raise Damaged("was changed after it was written: its checksum does not fit")
         file.seek(0)
-        yield pq.ParquetFile(file), found is not None
+        yield pq.ParquetFile(file), match is not None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Damaged(f"is no whole Parquet file: {told}") from None
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Damaged(f"is no whole Parquet file: {problem}") from None
 
 
 def _footer(file: BinaryIO) -> int:
@@ -108,14 +108,14 @@ def _footer(file: BinaryIO) -> int:
 def _checksum(file: BinaryIO, gap: int, after: int | None = None) -> int:
     """Return the CRC-32 of an open file, without what stands from `gap` to `after` (None: nothing is left out)."""
     file.seek(0)
-    found = 0
+    crc = 0
     while gap and (data := file.read(min(_CHUNK, gap))):
-        found, gap = zlib.crc32(data, found), gap - len(data)
+        crc, gap = zlib.crc32(data, crc), gap - len(data)
     if after is not None:
         file.seek(after)
     while data := file.read(_CHUNK):
-        found = zlib.crc32(data, found)
-    return found
+        crc = zlib.crc32(data, crc)
+    return crc
 
 
 _look_for_pandas_once()

@@ -30,10 +30,10 @@ def seal(text: bytes) -> bytes:
 
 def is_sealed(text: bytes) -> bool:
     """Return whether there is a checksum. Raises `Damaged` where it says that this is not what was written."""
-    found = _SEAL.search(text, max(0, len(text) - _LONGEST))
-    if found is not None and zlib.crc32(memoryview(text)[: found.start()]) != int(found[1], 16):
+    match = _SEAL.search(text, max(0, len(text) - _LONGEST))
+    if match is not None and zlib.crc32(memoryview(text)[: match.start()]) != int(match[1], 16):
         raise Damaged("was changed after it was written: its checksum does not fit")
-    return found is not None
+    return match is not None
 
 
 def unseal(text: bytes) -> dict[str, Any]:

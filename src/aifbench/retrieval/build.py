@@ -29,7 +29,7 @@ FACTS = "build.json"
 
 def build(params: RetrievalParams, folder: Path) -> None:
     """Load the data, train and fill the index, and write index, corpus, query pool and facts into `folder`."""
-    dataset = datasets.load(params)
+    dataset = datasets.read_dataset(params)
     threads = params.build_threads or available_cores()
     faiss.omp_set_num_threads(threads)
     index = faiss.index_factory(dataset.corpus.shape[1], params.index, faiss_metric(dataset.metric))

@@ -58,7 +58,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a loader returns: all rows, and either separate queries or None to hold some rows out.
+    """What a file of vectors holds: all rows, and either separate queries or None to hold some rows out.
 
     `metric` is None where the data do not say it.
     """
@@ -70,18 +70,18 @@ class _Source:
     licence: str
 
 
-def load(params: RetrievalParams) -> Dataset:
+def read_dataset(params: RetrievalParams) -> Dataset:
     """Return the vectors that the set-up fields of `params` name. Raises `ConfigError`."""
-    found = _generated(params) if params.dataset == SYNTHETIC else _shuffled(params)
-    corpus, queries = found.corpus, found.queries
+    data = _generated(params) if params.dataset == SYNTHETIC else _shuffled(params)
+    corpus, queries = data.corpus, data.queries
     _check(params, corpus, queries)
-    metric: MetricName = found.metric if params.metric == "auto" else params.metric
+    metric: MetricName = data.metric if params.metric == "auto" else params.metric
     if metric == "cosine":
         corpus, queries = (
             _unit(rows, f"{what} of {params.dataset}") for rows, what in ((corpus, "vectors"), (queries, "queries"))
         )
     _check_range(params, metric, corpus, queries)
-    return replace(found, corpus=corpus, queries=queries, metric=metric)
+    return replace(data, corpus=corpus, queries=queries, metric=metric)
 
 
 def missing(dataset: str) -> str | None:
@@ -179,22 +179,22 @@ def _generated(params: RetrievalParams) -> Dataset:
 
 def _shuffled(params: RetrievalParams) -> Dataset:
     """Return the first `vectors` rows of a shuffled data set, and its queries: given ones, or rows held out."""
-    found = _loader(params.dataset)()
+    source = _reader(params.dataset)()
     rng = np.random.default_rng(params.data_seed)
-    order = rng.permutation(len(found.rows))
-    if found.queries is None:
+    order = rng.permutation(len(source.rows))
+    if source.queries is None:
         held_out, order = order[:QUERY_POOL], order[QUERY_POOL:]
-        queries = found.rows[held_out]
+        queries = source.rows[held_out]
     else:
-        queries = found.queries[rng.permutation(len(found.queries))[:QUERY_POOL]]
+        queries = source.queries[rng.permutation(len(source.queries))[:QUERY_POOL]]
     if params.vectors is not None and params.vectors > len(order):
         raise ConfigError("vectors", params.vectors, f"{params.dataset} has only {len(order)} for the index")
-    corpus = found.rows[order[: params.vectors]]
-    metric = asked_metric(params, found.metric)
-    return Dataset(params.dataset, corpus, queries, metric, found.source, found.licence)
+    corpus = source.rows[order[: params.vectors]]
+    metric = asked_metric(params, source.metric)
+    return Dataset(params.dataset, corpus, queries, metric, source.source, source.licence)
 
 
-def _loader(dataset: str) -> Callable[[], _Source]:
+def _reader(dataset: str) -> Callable[[], _Source]:
     reason = missing(dataset)
     if reason:
         raise ConfigError("dataset", dataset, reason)
@@ -227,13 +227,13 @@ def _hdf5(path: str) -> _Source:
     return _Source(rows, queries, metric, Path(path).name, "that of the file")
 
 
-def asked_metric(params: RetrievalParams, found: MetricName | None) -> MetricName:
+def asked_metric(params: RetrievalParams, of_data: MetricName | None) -> MetricName:
     """Return the metric that is asked for, else that of the data."""
     if params.metric != "auto":
         return params.metric
-    if found is None:
+    if of_data is None:
         raise ConfigError("metric", "auto", f"{params.dataset} has no attribute `distance`", "l2, ip, cosine")
-    return found
+    return of_data
 
 
 def _check(params: RetrievalParams, corpus: Matrix, queries: Matrix) -> None:

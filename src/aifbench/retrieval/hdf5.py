@@ -69,25 +69,25 @@ def _opened(path: str) -> Iterator[Any]:
 def _data_set(file: Any, name: str, path: str) -> Any:
     """Return a data set of vectors that lies in the file. Raises `ConfigError`."""
     try:
-        found = _object(file, name)
-        problem = _problem(found)
+        data_set = _object(file, name)
+        problem = _problem(data_set)
     except LookupError as error:
         problem = str(error.args[0])
     if problem:
         raise ConfigError("dataset", path, f"`{name}` {problem}", "2-D data sets `train` and `test` of numbers")
-    return found
+    return data_set
 
 
 def _object(file: Any, name: str) -> Any:
     """Return what has this name, found by links within the file. Raises LookupError with what is wrong."""
     import h5py
 
-    found: Any = file
+    place: Any = file
     parts, hops = [name], 0
     while parts:
         part = parts.pop(0)
         try:
-            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+            link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
         except TypeError:  # a kind of link that a program defines for itself: it leads anywhere
             raise LookupError("is a link to another file") from None
         if link is None:
@@ -98,29 +98,29 @@ def _object(file: Any, name: str) -> Any:
             hops += 1
             if hops > _MOST_HOPS:
                 raise LookupError("is a link to itself")
-            found = file if link.path.startswith("/") else found
+            place = file if link.path.startswith("/") else place
             parts = [*(step for step in link.path.split("/") if step not in {"", "."}), *parts]
         else:
-            found = found[part]
-    return found
+            place = place[part]
+    return place
 
 
-def _problem(found: Any) -> str | None:
+def _problem(item: Any) -> str | None:
     """Return why an object is no data set of vectors that lies in the file, None when it is one."""
     import h5py
 
-    if not isinstance(found, h5py.Dataset):
-        return "is a group" if isinstance(found, h5py.Group) else "is no data set"
-    if found.external:
-        return f"keeps its values in another file: {found.external[0][0]}"
-    if found.is_virtual:
+    if not isinstance(item, h5py.Dataset):
+        return "is a group" if isinstance(item, h5py.Group) else "is no data set"
+    if item.external:
+        return f"keeps its values in another file: {item.external[0][0]}"
+    if item.is_virtual:
         return "is virtual: its values are in other files"
-    if found.dtype.kind not in "fiub":
-        return f"holds {found.dtype}, no numbers"
-    if found.ndim != 2 or not all(found.shape):
-        return f"has the shape {found.shape}"
-    stored = found.id.get_create_plist()
-    codes = (stored.get_filter(place)[0] for place in range(stored.get_nfilters()))
+    if item.dtype.kind not in "fiub":
+        return f"holds {item.dtype}, no numbers"
+    if item.ndim != 2 or not all(item.shape):
+        return f"has the shape {item.shape}"
+    stored = item.id.get_create_plist()
+    codes = (stored.get_filter(number)[0] for number in range(stored.get_nfilters()))
     absent = next((code for code in codes if not h5py.h5z.filter_avail(code)), None)
     return None if absent is None else f"is compressed by filter {absent}, which is not here"
 
@@ -140,8 +140,8 @@ def _metric(file: Any, path: str) -> MetricName | None:
 
 def _float32(values: NDArray[Any], name: str, path: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        found = np.ascontiguousarray(values, dtype=np.float32)
-    if np.isfinite(found).all():
-        return found
+        rows = np.ascontiguousarray(values, dtype=np.float32)
+    if np.isfinite(rows).all():
+        return rows
     problem = "values beyond float32" if np.isfinite(values).all() else "values that are not finite"
     raise ConfigError("dataset", path, f"`{name}` has {problem}")

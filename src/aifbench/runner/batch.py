@@ -92,7 +92,7 @@ class BatchRun:
             lambda: recorder.workload,
             errors=lambda: recorder.errors,
             step=lambda: recorder.step,
-            beside=self._client_node_samples.rows,
+            other_node=self._client_node_samples.rows,
             node=nodes.own_node(),
             devices=nodes.devices(),
         )

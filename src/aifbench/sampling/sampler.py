@@ -223,7 +223,7 @@ class Sampler:
 
     Each line is a row of `Probe` with invocation, t_s (s since `t0_ns` on CLOCK_MONOTONIC), records and errors (work
     done, and how much of it failed); the node's line, the last of a sample, also has step, what the batch is doing, as
-    `step` tells it. `beside` gives the rows of another node that belong to the sample (see `sampling.companion`).
+    `step` tells it. `other_node` gives the rows of another node that belong to the sample (see `sampling.companion`).
 
     `missed` counts deadlines that passed without a sample, `errors` samples that failed, `problem` is the first
     failure, `cpu_s` the CPU time of this thread. Nothing is ever raised into the runner.
@@ -240,13 +240,13 @@ class Sampler:
         node: str | None = None,
         errors: Callable[[], int | None] = lambda: None,
         step: Callable[[], Mapping[str, Any] | None] = lambda: None,
-        beside: Callable[[], list[dict[str, Any]]] = list,
+        other_node: Callable[[], list[dict[str, Any]]] = list,
         devices: Sequence[str] | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._out, self._invocation, self._t0_ns = out, invocation, t0_ns
         self._roles, self._records, self._errors, self._step = roles, records, errors, step
-        self._beside, self._node, self._devices = beside, node or socket.gethostname(), devices
+        self._other_node, self._node, self._devices = other_node, node or socket.gethostname(), devices
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -291,7 +291,7 @@ class Sampler:
         now_ns = time.monotonic_ns()
         *rows, node = probe.sample(roots, now_ns)
         head = {"invocation": self._invocation, "t_s": (now_ns - self._t0_ns) / 1e9, **counts}
-        rows = [*rows, *self._beside(), {**node, "step": self._step()}]
+        rows = [*rows, *self._other_node(), {**node, "step": self._step()}]
         return b"".join(orjson.dumps({**head, **row}) + b"\n" for row in rows)
 
 
@@ -373,14 +373,14 @@ class Gpus:
 
 def scan_processes() -> dict[int, Process]:
     """Return all processes of the node by pid, from one pass over /proc (identity, parent, CPU, RSS)."""
-    found = {}
+    processes = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             text = _text(f"/proc/{name}/stat")
             if text is not None:
                 process = parse_stat(text)
-                found[process.identity[0]] = process
-    return found
+                processes[process.identity[0]] = process
+    return processes
 
 
 def parse_stat(text: str) -> Process:
@@ -466,5 +466,5 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _same(found: Process | None, known: Process) -> bool:
-    return found is not None and found.identity == known.identity
+def _same(scanned: Process | None, known: Process) -> bool:
+    return scanned is not None and scanned.identity == known.identity

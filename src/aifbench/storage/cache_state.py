@@ -1,4 +1,4 @@
-"""The page cache's view of a file: drop it, load it, and prove what is there. No privilege is needed."""
+"""The page cache's view of a file: drop it, fill it, and prove what is there. No privilege is needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drop(path: Path) -> None:
         os.close(descriptor)
 
 
-def load(path: Path) -> None:
+def fill(path: Path) -> None:
     """Read the file once, so that the page cache holds it."""
     chunk = bytearray(1 << 20)
     with open(path, "rb", buffering=0) as file:

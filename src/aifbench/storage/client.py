@@ -103,8 +103,8 @@ class Client:
         try:
             for index, offset in enumerate(self._written):
                 count = os.preadv(descriptor, [self._memory.array.data], offset)
-                found = f"offset {offset}: the file ends after {count} of {size} bytes"
-                problem = found if count != size else self._source.problem(index, offset, self._memory.array)
+                short = f"offset {offset}: the file ends after {count} of {size} bytes"
+                problem = short if count != size else self._source.problem(index, offset, self._memory.array)
                 if problem:
                     problems.append(problem)
         finally:

@@ -64,25 +64,25 @@ class BlockSource:
         """Return the memory of the `index`-th operation's block."""
         return self.blocks[index % self.slots]
 
-    def problem(self, index: int, offset: int, found: NDArray[np.uint8]) -> str | None:
+    def problem(self, index: int, offset: int, block: NDArray[np.uint8]) -> str | None:
         """Compare all bytes of a block read from `offset` with what operation `index` wrote there.
 
         Returns None, or one line that says what is wrong. Changes the slot's stamps.
         """
         self.stamp(index, offset)
         expected = self.block(index)
-        if np.array_equal(found, expected):
+        if np.array_equal(block, expected):
             return None
         for page in range(0, expected.size - 7, PAGE):
-            stamp = int.from_bytes(found[page : page + 8].tobytes(), "little")
+            stamp = int.from_bytes(block[page : page + 8].tobytes(), "little")
             if stamp == int.from_bytes(expected[page : page + 8].tobytes(), "little"):
                 continue
             if stamp & ~_OFFSET_MASK == self._tag:
                 return f"offset {offset + page} holds the data of offset {stamp & _OFFSET_MASK}"
-            if not found[page : page + PAGE].any():
+            if not block[page : page + PAGE].any():
                 return f"offset {offset + page} holds zeros"
             return f"offset {offset + page} holds foreign or damaged data"
-        first = int(np.flatnonzero(found != expected)[0])
+        first = int(np.flatnonzero(block != expected)[0])
         return f"byte {offset + first} differs"
 
 

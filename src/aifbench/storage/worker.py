@@ -118,7 +118,7 @@ def _prepare_cache(mode: str, files: list[Path]) -> dict[str, Any]:
         if action == "drop":
             cache_state.drop(file)
         elif action == "load":
-            cache_state.load(file)
+            cache_state.fill(file)
     return {
         "action": action,
         "residency_after_write": after_write,

@@ -20,7 +20,7 @@ from typing import Any
 from aifbench.campaign.config import Suite, check_config
 from aifbench.campaign.matrix import size
 from aifbench.campaign.plan import Plan, check, make_plan
-from aifbench.campaign.presets import FOLDER, Preset, load_presets
+from aifbench.campaign.presets import FOLDER, Preset, read_presets
 from aifbench.campaign.resources import JobResources, job_resources
 from aifbench.core.errors import ConfigError
 from aifbench.core.paths import operand
@@ -124,7 +124,7 @@ class Checker:
         folder = self.settings.project / FOLDER
         signature = sorted((path.name, path.lstat().st_mtime_ns) for path in folder.glob("*.yaml"))
         if self._presets is None or self._presets[0] != signature:
-            self._presets = signature, load_presets(folder)
+            self._presets = signature, read_presets(folder)
         return self._presets[1]
 
     def profiles(self) -> dict[str, System]:
