@@ -272,7 +272,7 @@ def test_several_benchmarks_in_one_launch(page):
     full = {"preset": "storage-full", "config": {}}
     asks(page, page.locator("[value=storage-full]").check, services=[full, neighbours])
     assert violations(page) == []
-    asks(page, page.get_by_role("button", name="remove 1").click, **neighbours, services=None)
+    asks(page, in_launch(page).get_by_role("button", name="remove 1").click, **neighbours, services=None)
     assert in_launch(page).get_by_role("button", name="remove").count() == 0
     # The same benchmark may be in a launch twice; its second is told apart.
     for _ in range(3):
@@ -294,7 +294,7 @@ def test_a_problem_names_the_benchmark_that_has_it(page):
     wrong.get_by_role("button", name="2 ·").first.click()
     assert "30000" in question(page, "config.top_k").locator(".problem").inner_text()
     assert violations(page) == []
-    checked(page, lambda: page.get_by_role("button", name="remove 2").click())
+    checked(page, lambda: in_launch(page).get_by_role("button", name="remove 2").click())
     assert page.locator(".summary button.main").is_enabled()
     assert in_launch(page).locator("li.wrong").count() == 0
 
@@ -437,6 +437,7 @@ def test_by_keyboard_alone(page, server):
     page.get_by_role("button", name="Launch").focus()
     page.keyboard.press("Enter")
     page.locator("[data-run]").wait_for()
+    page.get_by_text("Started: ").wait_for()
 
 
 def test_a_token_that_may_only_read_is_told_so(context, server):
