@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import schemathesis
 
+from aifbench.registry import benchmarks
 from aifbench.services.client.menu import inlined, suite_schema
 from aifbench.services.client.reasons import CODES
 from tests.services.checkout import checkout
@@ -50,10 +51,13 @@ def test_every_operation_of_the_document(document, live):
 
 @pytest.fixture(scope="module")
 def suites(live):
-    """The operation that validates, its body told apart by benchmark: a preset, and a suite that fits its schema."""
+    """The operation that validates, its body told apart by benchmark: a preset, and a suite that fits its schema.
+
+    Or two of these as the services of one launch.
+    """
     found = live.get("/openapi.json").json()
     bodies = []
-    for benchmark in ("retrieval", "inference", "storage"):
+    for benchmark in benchmarks():
         suite = dict(suite_schema(benchmark))
         definitions = suite.pop("$defs")
         suite = inlined({**suite, "required": []}, definitions)
@@ -62,6 +66,10 @@ def suites(live):
         bodies.append(
             {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
         )
+    several = {"type": "array", "items": {"oneOf": list(bodies)}, "minItems": 2, "maxItems": 2}
+    bodies.append(
+        {"type": "object", "properties": {"services": several}, "required": ["services"], "additionalProperties": False}
+    )
     path = "/api/v1/runs:validate"
     operation = found["paths"][path]
     operation["post"]["requestBody"]["content"]["application/json"]["schema"] = {"oneOf": bodies}
@@ -70,15 +78,19 @@ def suites(live):
 
 
 def test_every_configuration_that_fits_the_schema_is_ok_or_ko(suites, live):
-    codes = Counter()
+    codes, several = Counter(), Counter()
 
-    def judge(_case, answer):
+    def judge(case, answer):
         reason = answer.json().get("reason", {})
         expect_an_answer(answer.status_code, answer.content)
         codes[reason.get("code", "ok")] += 1
         assert answer.status_code == 200 or reason["field"], reason
+        if isinstance(case.body, dict) and isinstance(case.body.get("services"), list) and reason:
+            several[reason["field"].partition(".")[0]] += 1
 
     ask(suites, live, judge)
-    print(dict(codes))
+    print(dict(codes), dict(several))
+    assert set(several) <= {"services[0]", "services[1]", "node_hours"}
+    assert several
     assert set(codes) <= {"ok", "invalid_config", "over_limit", "invalid_request", "unknown_benchmark", "image_missing"}
     assert codes["invalid_config"]
