@@ -59,6 +59,17 @@ def test_a_wrong_suite_does_not_fit(wrong):
         jsonschema.validate(wrong, schemas()["suite.schema.json"])
 
 
+def test_the_workflow_catalogue_finds_what_it_asks_for():
+    usage = yaml.safe_load(Path(".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["report"] is True
+    deployment = usage["software-stack-deployment"]
+    assert {kind for kind, works in deployment.items() if works is True} == {"conda"}
+    assert set(deployment) == {"conda", "apptainer", "apptainer+conda"}
+    profile = usage["mandatory-flags"]["flags"].removeprefix("--profile ")
+    assert Path(profile, "config.yaml").is_file()
+    assert Path("config/README.md").is_file()
+
+
 def test_versions_of_the_rules_environment_are_the_pinned_ones():
     pins = {}
     for file in ("runtime", "data"):

@@ -181,6 +181,17 @@ def test_the_toy_stands_in_tables_and_report(naps):
     assert "naps" in (results / "report" / "index.html").read_text()
 
 
+def test_snakemakes_own_report_says_what_each_result_is(naps, installed):
+    site, _ = naps
+    arguments = ["--profile", "profiles/laptop", "--configfile", "config/naps.yaml", "--report", "report.zip"]
+    made = installed.run("snakemake", *arguments, cwd=site)
+    assert made.returncode == 0, made.stderr
+    with zipfile.ZipFile(site / "report.zip") as report:
+        page = report.read("report/report.html").decode()
+    for caption in (site / "workflow" / "report").iterdir():
+        assert caption.read_text().split(".")[0].splitlines()[0] in page, caption.name
+
+
 def test_a_script_of_the_workflow_is_usable_by_hand(naps, installed):
     site, _ = naps
     assert {path.name for path in (site / "workflow" / "scripts").iterdir()} == {
