@@ -302,13 +302,13 @@ def _csv(tables: Tables) -> str:
     for row in tables.rows["metrics"]:
         metrics.setdefault(row["case"], {})[row["metric"]] = row
     names = list(dict.fromkeys(row["metric"] for row in tables.rows["metrics"]))
-    rows = [(case, flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
-    keys = list(dict.fromkeys(key for _, params in rows for key in params))
+    flat = [(case, flattened(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
+    keys = list(dict.fromkeys(key for _, params in flat for key in params))
     file = io.StringIO(newline="")
     out = csv.writer(file)
     bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
     out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
-    for case, params in rows:
+    for case, params in flat:
         mine = metrics.get(case["case"], {})
         head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
         values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
@@ -317,12 +317,12 @@ def _csv(tables: Tables) -> str:
     return file.getvalue()
 
 
-def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return parameters without those within others, such as `schedule.rate`."""
     found: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            found |= flattened(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value
     return found
