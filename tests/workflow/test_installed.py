@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.services.live import Live
+from tests.services.test_monitor_service import families, wait_for
 from tests.workflow.campaign import ROOT, records
 from tests.workflow.installed import TOY, Installed
 
@@ -127,6 +128,7 @@ class Server(Live):
     def __init__(self, installed, folder, project):
         super().__init__(folder, project=project, environment={"PYTHONPATH": ""})
         self.python = str(installed.python)
+        self.results = project / "results"
 
     def command(self):
         return [self.python, *super().command()[1:]]
@@ -135,9 +137,26 @@ class Server(Live):
 def test_the_services_serve_and_offer_the_toy(installed, site, tmp_path):
     with Server(installed, tmp_path, site) as server:
         menu = server.get("/api/v1/menu").json()
-        assert [entry["name"] for entry in menu["benchmarks"]] == ["retrieval", "inference", "storage", "sleep"]
+        *own, toy = menu["benchmarks"]
+        assert [entry["name"] for entry in own] == ["retrieval", "inference", "storage"]
+        assert (toy["name"], toy["text"], toy["axis"]) == ("sleep", "How late a sleep ends.", "duration_s")
         schema = server.get("/api/v1/menu/sleep/schema").json()
         assert "duration_s" in schema["properties"]
+
+
+def test_the_toy_is_launched_from_the_terminal_and_watched_in_the_monitor(installed, site, tmp_path):
+    asked = ["--benchmark", "sleep", "--set", "duration_s=0.001", "--clients", "1,2", "--yes"]
+    launched = installed.run("aifbench", "menu", *asked, cwd=site)
+    assert launched.returncode == 0, launched.stderr
+    name = launched.stdout.split()[1]
+    followed = installed.run("aifbench", "runs", name, "--follow", cwd=site)
+    assert "2 valid" in followed.stdout, followed.stdout + followed.stderr
+    with Server(installed, tmp_path, site) as server:
+        (job,) = wait_for(lambda: server.get(f"/api/v1/jobs?state=all&run={name}").json().get("jobs"))
+        assert (job["benchmark"], job["state"]) == ("sleep", "ended")
+        told = families(server)["aif_jobs"].samples
+        assert sum(sample.value for sample in told if sample.labels["benchmark"] == "sleep") >= 1
+        assert {sample.labels["benchmark"] for sample in told} == {"retrieval", "inference", "storage", "sleep"}
 
 
 @pytest.fixture(scope="module")
