@@ -148,7 +148,7 @@ def test_the_toy_is_launched_from_the_terminal_and_watched_in_the_monitor(instal
     asked = ["--benchmark", "sleep", "--set", "duration_s=0.001", "--clients", "1,2", "--yes"]
     launched = installed.run("aifbench", "menu", *asked, cwd=site)
     assert launched.returncode == 0, launched.stderr
-    name = launched.stdout.split()[1]
+    (name,) = re.findall(r"^ok (\S+)$", launched.stdout, re.MULTILINE)
     followed = installed.run("aifbench", "runs", name, "--follow", cwd=site)
     assert "2 valid" in followed.stdout, followed.stdout + followed.stderr
     with Server(installed, tmp_path, site) as server:
@@ -197,7 +197,11 @@ def test_the_toy_stands_in_tables_and_report(naps):
     head, *rows = (results / "cases.csv").read_text().splitlines()
     assert {"duration_s", "clients", "lateness_s", "lateness_s_ci_low"} <= set(head.split(","))
     assert len(rows) == 4
-    assert "naps" in (results / "report" / "index.html").read_text()
+    page = (results / "report" / "index.html").read_text()
+    assert re.search(r"Sleeps are least late, .*<a [^>]*>[^<]+</a>", page)
+    assert "How late a sleep ends" in page
+    figure = (results / "report" / "figures" / "sleep_lateness.svg").read_text()
+    assert "asked for" in figure
 
 
 def test_snakemakes_own_report_says_what_each_result_is(naps, installed):
