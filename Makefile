@@ -63,7 +63,7 @@ lint: dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/snakefmt --check workflow
+	@$(BIN)/snakefmt --check workflow tests/fixtures
 	@$(BIN)/snakemake --lint
 	@$(BIN)/codespell
 	@$(BIN)/pre-commit validate-config

@@ -91,8 +91,11 @@ def _checked(name: str, offered: object) -> Benchmark:
         raise ValueError(f"it calls itself '{offered.name}'")
     if not (isinstance(offered.params, type) and issubclass(offered.params, Params)):
         raise ValueError("its params are no subclass of Params")
+    if not offered.package:
+        raise ValueError("its params stand in no package")
     if offered.rules is None or not offered.rules.is_file():
         raise ValueError(f"its rule file is not there: {offered.rules}")
+    offered.menu()
     return offered
 
 

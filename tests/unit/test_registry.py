@@ -85,6 +85,12 @@ def test_ids_of_its_batches_begin_with_its_name(toy, tmp_path):
             "from aifbench_sleep import BENCHMARK\nX = type(BENCHMARK)('nap', int, (), rules=BENCHMARK.rules)",
             "its params are no subclass of Params",
         ),
+        (
+            "nap = broken_module:X",
+            "from aifbench.core.params import Params\nfrom aifbench_sleep import BENCHMARK\n"
+            "class P(Params): pass\nX = type(BENCHMARK)('nap', P, (), rules=BENCHMARK.rules)",
+            "its params stand in no package",
+        ),
     ],
 )
 def test_one_that_cannot_be_used_is_a_line_and_costs_no_other(offer, toy, tmp_path, entry, module, why):

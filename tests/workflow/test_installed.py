@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.services.live import Live
+from tests.services.test_monitor_service import families, wait_for
 from tests.workflow.campaign import ROOT, records
 from tests.workflow.installed import TOY, Installed
 
@@ -127,6 +128,7 @@ class Server(Live):
     def __init__(self, installed, folder, project):
         super().__init__(folder, project=project, environment={"PYTHONPATH": ""})
         self.python = str(installed.python)
+        self.results = project / "results"
 
     def command(self):
         return [self.python, *super().command()[1:]]
@@ -135,9 +137,26 @@ class Server(Live):
 def test_the_services_serve_and_offer_the_toy(installed, site, tmp_path):
     with Server(installed, tmp_path, site) as server:
         menu = server.get("/api/v1/menu").json()
-        assert [entry["name"] for entry in menu["benchmarks"]] == ["retrieval", "inference", "storage", "sleep"]
+        *own, toy = menu["benchmarks"]
+        assert [entry["name"] for entry in own] == ["retrieval", "inference", "storage"]
+        assert (toy["name"], toy["text"], toy["axis"]) == ("sleep", "How late a sleep ends.", "duration_s")
         schema = server.get("/api/v1/menu/sleep/schema").json()
         assert "duration_s" in schema["properties"]
+
+
+def test_the_toy_is_launched_from_the_terminal_and_watched_in_the_monitor(installed, site, tmp_path):
+    asked = ["--benchmark", "sleep", "--set", "duration_s=0.001", "--clients", "1,2", "--yes"]
+    launched = installed.run("aifbench", "menu", *asked, cwd=site)
+    assert launched.returncode == 0, launched.stderr
+    (name,) = re.findall(r"^ok (\S+)$", launched.stdout, re.MULTILINE)
+    followed = installed.run("aifbench", "runs", name, "--follow", cwd=site)
+    assert "2 valid" in followed.stdout, followed.stdout + followed.stderr
+    with Server(installed, tmp_path, site) as server:
+        (job,) = wait_for(lambda: server.get(f"/api/v1/jobs?state=all&run={name}").json().get("jobs"))
+        assert (job["benchmark"], job["state"]) == ("sleep", "ended")
+        told = families(server)["aif_jobs"].samples
+        assert sum(sample.value for sample in told if sample.labels["benchmark"] == "sleep") >= 1
+        assert {sample.labels["benchmark"] for sample in told} == {"retrieval", "inference", "storage", "sleep"}
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +197,11 @@ def test_the_toy_stands_in_tables_and_report(naps):
     head, *rows = (results / "cases.csv").read_text().splitlines()
     assert {"duration_s", "clients", "lateness_s", "lateness_s_ci_low"} <= set(head.split(","))
     assert len(rows) == 4
-    assert "naps" in (results / "report" / "index.html").read_text()
+    page = (results / "report" / "index.html").read_text()
+    assert re.search(r"Sleeps are least late, .*<a [^>]*>[^<]+</a>", page)
+    assert "How late a sleep ends" in page
+    figure = (results / "report" / "figures" / "sleep_lateness.svg").read_text()
+    assert "asked for" in figure
 
 
 def test_snakemakes_own_report_says_what_each_result_is(naps, installed):

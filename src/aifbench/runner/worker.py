@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from aifbench import registry
 from aifbench.core.benchmark import CaseFailed, Context
 from aifbench.machine.provenance import packages
 from aifbench.records.store import plain_columns
-from aifbench.registry import benchmarks
 from aifbench.sampling.companion import Companion
 
 
@@ -44,7 +44,7 @@ class _Events:
 
 def run(job: dict[str, Any], events: _Events, go_on: Callable[[], object]) -> None:
     """Run one round; `go_on` blocks until the next case may begin, and raises when nobody waits for it."""
-    benchmark = benchmarks()[job["benchmark"]]
+    benchmark = registry.benchmark(job["benchmark"])
     context = Context(
         benchmark=job["benchmark"],
         repetition=job["repetition"],
@@ -61,7 +61,7 @@ def run(job: dict[str, Any], events: _Events, go_on: Callable[[], object]) -> No
     worker = benchmark.worker()(context)
     try:
         context.seed = cases[0][2]
-        events.send("prepared", facts=worker.prepare(cases[0][1]), packages=packages())
+        events.send("prepared", facts=worker.prepare(cases[0][1]), packages=packages(benchmark.distribution))
         for case, params, seed in cases:
             context.seed = seed
             go_on()

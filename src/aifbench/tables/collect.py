@@ -302,7 +302,7 @@ def _csv(tables: Tables) -> str:
     for row in tables.rows["metrics"]:
         metrics.setdefault(row["case"], {})[row["metric"]] = row
     names = list(dict.fromkeys(row["metric"] for row in tables.rows["metrics"]))
-    flat = [(case, flattened(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
+    flat = [(case, _flat(orjson.loads(case["params"]))) for case in tables.rows["cases"]]
     keys = list(dict.fromkeys(key for _, params in flat for key in params))
     file = io.StringIO(newline="")
     out = csv.writer(file)
@@ -317,12 +317,11 @@ def _csv(tables: Tables) -> str:
     return file.getvalue()
 
 
-def flattened(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return parameters without those within others, such as `schedule.rate`."""
+def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, dict):
-            found |= flattened(value, f"{prefix}{key}.")
+            found |= _flat(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value
     return found

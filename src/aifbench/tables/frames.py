@@ -15,11 +15,12 @@ from typing import Any
 import orjson
 import pandas as pd
 
+from aifbench.analysis.cases import flatten
 from aifbench.core.damage import Damage
 from aifbench.records.arrow import pa
 from aifbench.records.store import BatchStore
 from aifbench.registry import benchmarks
-from aifbench.tables.collect import SCHEMAS, Tables, collect, flattened
+from aifbench.tables.collect import SCHEMAS, Tables, collect
 
 _KINDS = {pa.string(): pd.StringDtype(), pa.bool_(): pd.BooleanDtype()}
 _KINDS |= {kind: pd.Int64Dtype() for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
@@ -113,7 +114,7 @@ def _params(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a case, of which sizes tell their unit."""
     known = benchmarks().get(row["benchmark"])
     sizes = known.params.sizes() if known else frozenset()
-    params = flattened(orjson.loads(row["params"]))
+    params = flatten(orjson.loads(row["params"]))
     return {f"{name}_bytes" if name in sizes else name: value for name, value in params.items()}
 
 
