@@ -147,7 +147,6 @@ def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport]) -> Cas
         params=params,
         axes=words.axes_of(params),
         words=words,
-        why="; ".join(row["reasons"] or ()),
         **_as_written(row, "batch", "benchmark", "label", "state", "planned", "done", "failed"),
         **_lists(row, "suites", "reasons", "notes"),
     )
