@@ -32,8 +32,9 @@ class Started:
         self.roles = {role: pid for role, pid in self.roles.items() if pid != group.pid}
 
     def end(self) -> None:
-        """End all that is left, what was started last first."""
+        """End all that is left, what was started last first. Safe to call twice."""
         with self._watchdog:
-            for group in reversed(self._groups):
+            while self._groups:
+                group = self._groups.pop()
                 group.stop()
                 self._watchdog.forget(group.pid)

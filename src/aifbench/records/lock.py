@@ -70,8 +70,8 @@ class OwnerLock:
             try:
                 lives = job_lives(job)
             except SlurmError as error:
-                told = f"host {owner['host']} owns it (Slurm job {job}), and Slurm does not say whether that lives"
-                raise Locked(f"{told} ({error}); if it is gone, delete {self._path}") from None
+                owns = f"host {owner['host']} owns it (Slurm job {job}), and Slurm does not say whether that lives"
+                raise Locked(f"{owns} ({error}); if it is gone, delete {self._path}") from None
             if lives:
                 raise Locked(f"Slurm job {job} on host {owner['host']} is running it", job)
         # Rename first: of two processes that see the same dead owner only one gets its lock.

@@ -86,8 +86,8 @@ class Reader:
     def folders(self, name: str) -> list[str]:
         """Return the names of what stands in a folder but is no file, sorted; none where there is no such folder."""
         with self.naming(name, "all that stands in it"):
-            found = list_beneath(self.root, *self.parts, name)
-            return sorted(entry for entry, facts in found if not _is_file(facts.st_mode))
+            entries = list_beneath(self.root, *self.parts, name)
+            return sorted(entry for entry, facts in entries if not _is_file(facts.st_mode))
         return []
 
     def lines(
@@ -117,18 +117,18 @@ class Reader:
 
         A column that is not there is null, unless it is `needed`: then a row without it is left out.
         """
-        with self.naming(name, lost), self.open(name) as file, open_parquet(file) as (found, _):
-            return as_table(within_bounds(found).read(), schema, needed)
+        with self.naming(name, lost), self.open(name) as file, open_parquet(file) as (parquet, _):
+            return as_table(within_bounds(parquet).read(), schema, needed)
         return None
 
 
-def within_bounds(found: Any) -> Any:
+def within_bounds(parquet: Any) -> Any:
     """Return an open Parquet file. Raises `Damaged` where it is larger than any of ours."""
-    facts = found.metadata
+    facts = parquet.metadata
     size = sum(facts.row_group(place).total_byte_size for place in range(facts.num_row_groups))
     if facts.num_rows > MOST_ROWS or size > LARGEST_TABLE:
         raise Damaged(f"is too large: {facts.num_rows} rows, {size} bytes")
-    return found
+    return parquet
 
 
 def as_table(table: Any, schema: Mapping[str, Any], needed: frozenset[str]) -> Any:

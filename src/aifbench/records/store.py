@@ -151,8 +151,8 @@ class BatchStore:
         if lost and not self.is_damaged(RAW_FILE) and not self.is_damaged(RAW_LIVE):
             name = RAW_LIVE if stored is None and self.files.is_there(RAW_LIVE) else RAW_FILE
             there = stored is not None or name == RAW_LIVE
-            told = f"lacks rows of {len(lost)} repetition{'' if len(lost) == 1 else 's'}"
-            self.files.tell(name, told if there else "is missing", LOST[name])
+            problem = f"lacks rows of {len(lost)} repetition{'' if len(lost) == 1 else 's'}"
+            self.files.tell(name, problem if there else "is missing", LOST[name])
         return lost
 
     def lost(self, record: BatchRecord | None, recorded: Collection[CaseRecord]) -> dict[str, int]:
@@ -160,15 +160,15 @@ class BatchStore:
 
         Earlier versions did not count again after they had set a case aside.
         """
-        there = Counter(found.case for found in recorded)
+        there = Counter(record.case for record in recorded)
         older = (self.folder / "set-aside").is_dir()
         counts = record.done if record is not None else {}
         lost = {case: count - there[case] for case, count in counts.items() if count > there[case]}
         lost = {case: count for case, count in lost.items() if there[case] or not older}
         if lost and not self.is_damaged("cases.jsonl"):
             total = sum(lost.values())
-            told = f"lacks {total} repetition{'' if total == 1 else 's'} that batch.json counts"
-            self.files.tell("cases.jsonl", told, LOST["cases.jsonl"])
+            problem = f"lacks {total} repetition{'' if total == 1 else 's'} that batch.json counts"
+            self.files.tell("cases.jsonl", problem, LOST["cases.jsonl"])
         return lost
 
     def is_damaged(self, name: str) -> bool:
@@ -185,13 +185,13 @@ class BatchStore:
 
         Raises FileNotFoundError and `Damaged`.
         """
-        found = None
+        live = None
         for line, key in self._raw_lines():
-            found = line if key == (case, repetition) else found  # the last: before it, one was killed without a record
-        if found is not None:
-            return typed_columns(orjson.loads(found)["columns"])
-        with self.files.open(RAW_FILE) as file, open_parquet(file) as (found, _):
-            table = within_bounds(found).read()
+            live = line if key == (case, repetition) else live  # the last: before it, one was killed without a record
+        if live is not None:
+            return typed_columns(orjson.loads(live)["columns"])
+        with self.files.open(RAW_FILE) as file, open_parquet(file) as (parquet, _):
+            table = within_bounds(parquet).read()
             table = table.filter((pa.compute.field("case") == case) & (pa.compute.field("repetition") == repetition))
             return {
                 name: _column(table[name].combine_chunks())
@@ -203,8 +203,8 @@ class BatchStore:
         """Return the operations of all recorded repetitions as one table; None where there are none."""
         stored = None
         with self.files.naming(RAW_FILE, LOST[RAW_FILE]), self.files.open(RAW_FILE) as file:
-            with open_parquet(file) as (found, _):
-                stored = within_bounds(found).read()
+            with open_parquet(file) as (parquet, _):
+                stored = within_bounds(parquet).read()
             if not {"case", "repetition"} <= set(stored.column_names):
                 raise Damaged("has no columns case and repetition")
         return self._with_live(stored)
@@ -233,12 +233,12 @@ class BatchStore:
     def _stored_rows(self) -> Counter[Key]:
         """Return the rows of each repetition in the Parquet file. Raises FileNotFoundError and `Damaged`."""
         rows: Counter[Key] = Counter()
-        with self.files.open(RAW_FILE) as file, open_parquet(file) as (found, checked):
+        with self.files.open(RAW_FILE) as file, open_parquet(file) as (parquet, checked):
             names = ["case", "repetition"]
-            if not set(names) <= set(found.schema_arrow.names):
+            if not set(names) <= set(parquet.schema_arrow.names):
                 raise Damaged("has no columns case and repetition")
             # Without a checksum all pages are read, to see at least whether they can be.
-            for batch in within_bounds(found).iter_batches(1 << 16, columns=names if checked else None):
+            for batch in within_bounds(parquet).iter_batches(1 << 16, columns=names if checked else None):
                 keys = pa.table([batch.column(name) for name in names], names=names)
                 counts = keys.group_by(names, use_threads=False).aggregate([([], "count_all")])
                 for case, repetition, count in zip(
@@ -311,18 +311,18 @@ class BatchStore:
         one whose raw events are lost keeps its record and stays invalid until `aifbench retry`. The batch must have no
         other live writer; `names` are the files of lines that are looked into. Returns what was damaged.
         """
-        found = BatchStore(self.folder)
+        inspected = BatchStore(self.folder)
         for name in names:
-            for _ in found._whole_lines(name):
+            for _ in inspected._whole_lines(name):
                 pass
-        found.lost(found.read_record(), found.read_cases())
-        found.files.table("resources.parquet", SAMPLE, SAMPLE_NEEDS, LOST["resources.parquet"])
-        with found.files.naming(RAW_FILE, LOST[RAW_FILE]):
-            found._stored_rows()
-        if not found.damage:
+        inspected.lost(inspected.read_record(), inspected.read_cases())
+        inspected.files.table("resources.parquet", SAMPLE, SAMPLE_NEEDS, LOST["resources.parquet"])
+        with inspected.files.naming(RAW_FILE, LOST[RAW_FILE]):
+            inspected._stored_rows()
+        if not inspected.damage:
             return []
         aside = _fresh_folder(self.folder / "set-aside", "damaged")
-        for name in dict.fromkeys(damage.file for damage in found.damage):
+        for name in dict.fromkeys(damage.file for damage in inspected.damage):
             kept = BatchStore(self.folder)
             lines = list(kept._whole_lines(name)) if name in names else []
             path, grave = _odd_part(self.folder, name), aside / name.replace("/", "-")
@@ -331,27 +331,27 @@ class BatchStore:
                 atomic_write(path, b"".join(lines))
             elif path.exists() or path.is_symlink():
                 path.rename(grave)
-        if found.is_damaged("cases.jsonl"):
+        if inspected.is_damaged("cases.jsonl"):
             self._count_again()
-        if found.is_damaged("cases.jsonl") or found.is_damaged("batch.json"):
+        if inspected.is_damaged("cases.jsonl") or inspected.is_damaged("batch.json"):
             (self.folder / "done.json").unlink(missing_ok=True)  # so that the workflow runs it, and writes them whole
-        return found.damage
+        return inspected.damage
 
     def _whole_lines(self, name: str) -> Iterator[bytes]:
         """Yield the lines of a file that can be read, as they stand there."""
         if name == "cases.jsonl":
-            found: Iterator[tuple[bytes, Any]] = self._case_lines(growing=False)
+            lines: Iterator[tuple[bytes, Any]] = self._case_lines(growing=False)
         elif name == RAW_LIVE:
-            found = self._raw_lines(growing=False)
+            lines = self._raw_lines(growing=False)
         else:
-            found = self._lines(name, _statement if name == "log.jsonl" else _sample, growing=False)
-        return (line for line, _ in found)
+            lines = self._lines(name, _statement if name == "log.jsonl" else _sample, growing=False)
+        return (line for line, _ in lines)
 
     def _count_again(self) -> None:
         """Make batch.json tell how many repetitions are there."""
         record = self.read_record()
         if record is not None:
-            record.done = dict(Counter(found.case for found in self.read_cases()))
+            record.done = dict(Counter(case.case for case in self.read_cases()))
             self.write_record(record)
 
     def _compact_raw(self) -> None:
@@ -421,9 +421,9 @@ def _cut_torn_line(path: Path) -> None:
         while position > 0:
             start = max(0, position - 65536)
             file.seek(start)
-            found = file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
                 return
             position = start
         file.truncate(0)
@@ -453,12 +453,12 @@ def _concat(tables: list[Any]) -> Any:
 
 def _sample(line: bytes) -> dict[str, Any]:
     """Return a live sample with the columns of `SAMPLE`. Raises `Damaged`."""
-    found = unseal(line)
-    gpu = found.get("gpu")
-    found["gpu"] = None if gpu is None else orjson.dumps(gpu).decode()
+    values = unseal(line)
+    gpu = values.get("gpu")
+    values["gpu"] = None if gpu is None else orjson.dumps(gpu).decode()
     sample = {}
     for name, kinds in _KINDS.items():
-        value = sample[name] = found.get(name)
+        value = sample[name] = values.get(name)
         if type(value) not in kinds or (type(value) is int and not -(2**63) <= value < 2**63):
             raise Damaged(f"is no sample: {name}")
     return sample
@@ -466,8 +466,8 @@ def _sample(line: bytes) -> dict[str, Any]:
 
 def _statement(line: bytes) -> dict[str, Any]:
     """Return a statement of the log. Raises `Damaged`."""
-    found = unseal(line)
-    t, level, case, msg = (found.get(name) for name in ("t", "level", "case", "msg"))
+    value = unseal(line)
+    t, level, case, msg = (value.get(name) for name in ("t", "level", "case", "msg"))
     if not (isinstance(t, str) and level in (0, 1, 2) and isinstance(case, str | None) and isinstance(msg, str)):
         raise Damaged("is no statement")
     return {"t": t, "level": int(level), "case": case, "msg": msg}
@@ -475,9 +475,9 @@ def _statement(line: bytes) -> dict[str, Any]:
 
 def _raw_key(line: bytes) -> Key:
     """Return which repetition a live line of raw events is of. Raises `Damaged`."""
-    found = _RAW_KEY.match(line)
-    if found is not None and is_sealed(line):
-        return found[1].decode(), int(found[2])
+    match = _RAW_KEY.match(line)
+    if match is not None and is_sealed(line):
+        return match[1].decode(), int(match[2])
     value = unseal(line)
     case, repetition, columns = (value.get(name) for name in ("case", "repetition", "columns"))
     try:

@@ -24,8 +24,8 @@ LOST = "what Slurm accounted; delete it, and Slurm is asked again"
 def slurm_job(invocation: Invocation) -> str | None:
     """Return the id of the Slurm job of an invocation, None where there was none."""
     slurm = invocation.provenance.get("slurm")
-    found = slurm.get("job_id") if isinstance(slurm, dict) else None
-    return found if isinstance(found, str) else None
+    job = slurm.get("job_id") if isinstance(slurm, dict) else None
+    return job if isinstance(job, str) else None
 
 
 def account(results: Path, out: Path | None = None) -> None:
@@ -56,17 +56,17 @@ def read_jobs(results: Path) -> dict[str, dict[str, Any]]:
 def jobs_in(files: Reader) -> dict[str, dict[str, Any]]:
     """Return the same from an open results folder; what is damaged is named there."""
     with files.naming(FILE, LOST):
-        found = files.json(FILE)
-        jobs = {job: told for job, told in found.items() if _is_job(told)}
-        if len(jobs) < len(found):
-            files.tell(FILE, f"has {len(found) - len(jobs)} entries that are no job", LOST)
+        entries = files.json(FILE)
+        jobs = {job: entry for job, entry in entries.items() if _is_job(entry)}
+        if len(jobs) < len(entries):
+            files.tell(FILE, f"has {len(entries) - len(jobs)} entries that are no job", LOST)
         return jobs
     return {}
 
 
-def _is_job(told: Any) -> bool:
+def _is_job(entry: Any) -> bool:
     """Return whether an entry says of a job what we write."""
-    if not isinstance(told, dict) or not isinstance(told.get("state"), str):
+    if not isinstance(entry, dict) or not isinstance(entry.get("state"), str):
         return False
-    numbers = [told.get(name) for name in ("elapsed_s", "nodes", "energy_j")]
-    return all(one is None or (isinstance(one, int | float) and 0 <= one < 1e15) for one in numbers)
+    numbers = [entry.get(name) for name in ("elapsed_s", "nodes", "energy_j")]
+    return all(value is None or (isinstance(value, int | float) and 0 <= value < 1e15) for value in numbers)
