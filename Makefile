@@ -2,6 +2,7 @@
 # make test    every test this machine can run, but for those that take minutes each
 # make test-all   those too: thousands of damaged files, long soaks
 # make lint    style, types, workflow
+# make docs    the documents as a site, in site/
 # make bench   our own speed and accuracy, one line per bar
 # make cluster make cluster-demo make cluster-down   a small real Slurm with Apptainer on this machine (tests/slurm)
 # make lock    pin pyproject.toml and requirements/*.in again
@@ -13,13 +14,13 @@ CONFIG ?= config/config.yaml
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	--no-annotate --python-version 3.11
 
-.PHONY: demo env dev test test-all lint bench cluster cluster-demo cluster-down lock schemas clean
+.PHONY: demo env dev test test-all lint docs bench cluster cluster-demo cluster-down lock schemas clean
 
 demo: env
 	@$(BIN)/snakemake --profile profiles/laptop --configfile '$(CONFIG)'
 
 env: .venv/.runtime
-dev: .venv/.dev
+dev: .venv/.dev $(if $(shell command -v npm),node_modules/.installed)
 
 .venv/bin/uv: requirements/bootstrap.txt
 	@echo "making .venv"
@@ -44,13 +45,17 @@ install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 	@$(call install,--require-hashes -r requirements/dev.txt)
 	@touch $@
 
+# Tools for JavaScript, where Node is: a linter, and Grafana's parser of LogQL.
+node_modules/.installed: package.json package-lock.json
+	@npm ci --silent && touch $@ || echo "Tools for JavaScript cannot be installed: what needs them is left out and says so"
+
 # Three at a time where tests mostly wait; those whose numbers are measurements have the machine to themselves.
 test: WHICH := -m "not heavy"
 test-all: WHICH :=
 test test-all: dev
 	@status=0; \
 	$(BIN)/python -m pytest $(WHICH) --numprocesses 3 --dist loadfile tests/browser tests/services tests/unit || status=1; \
-	$(BIN)/python -m pytest $(WHICH) tests/slurm tests/truth tests/workflow || status=1; \
+	$(BIN)/python -m pytest $(WHICH) tests/docs tests/slurm tests/truth tests/web tests/workflow || status=1; \
 	exit $$status
 
 lint: dev
@@ -60,6 +65,13 @@ lint: dev
 	@$(BIN)/lint-imports
 	@$(BIN)/snakefmt --check workflow
 	@$(BIN)/snakemake --lint
+	@$(BIN)/codespell
+	@$(BIN)/pre-commit validate-config
+	@if [ -e node_modules/.installed ]; then node_modules/.bin/biome lint --error-on-warnings; \
+	else echo "JavaScript is not linted: its tools are not installed"; fi
+
+docs: dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: dev
 	@$(BIN)/python -m benchmarks

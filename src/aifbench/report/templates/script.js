@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const THIN = "\u202f";
   const STATES = ["valid", "invalid", "failed", "missing"];
@@ -41,7 +40,7 @@
     let text = Math.abs(rounded).toFixed(Math.max(0, Math.min(decimals, 30)));
     const negative = rounded < 0 && Number(text) !== 0;
     const [whole, part] = text.split(".");
-    text = whole.replace(/\B(?=(\d{3})+$)/g, THIN) + (part ? "." + part : "");
+    text = whole.replace(/\B(?=(\d{3})+$)/g, THIN) + (part ? `.${part}` : "");
     return (negative ? "−" : "") + text;
   }
 
@@ -307,7 +306,7 @@
         const first = [one.id, data.batches[one.batch].name, one.state];
         lines.push([...first, ...one.inputs.map(inputValue), ...numbers, one.reasons.map(textAt).join("; ")]);
       }
-      return lines.map((line) => line.map(csvCell).join(",")).join("\n") + "\n";
+      return `${lines.map((line) => line.map(csvCell).join(",")).join("\n")}\n`;
     }
 
     async copyCsv() {

@@ -44,20 +44,20 @@ export function withUnit(value, unit) {
 }
 
 // A step of 1, 2 or 5 times a power of ten (of two for bytes) that divides `top` into about `parts`.
-function step(top, parts, unit) {
+export function step(top, parts, unit) {
   const rough = top / parts;
   if (unit.startsWith("bytes")) return 2 ** Math.ceil(Math.log2(Math.max(rough, 1)));
   const power = 10 ** Math.floor(Math.log10(rough));
   return [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
 }
 
-function timeStep(span, width) {
+export function timeStep(span, width) {
   const most = Math.max(2, Math.floor(width / 92));
   const steps = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800];
   return steps.find((each) => span / each <= most) ?? Math.ceil(span / most / 86400) * 86400;
 }
 
-function short(seconds) {
+export function short(seconds) {
   const whole = Math.round(seconds);
   const pad = (number) => String(number).padStart(2, "0");
   const [hours, minutes, rest] = [whole / 3600 | 0, (whole % 3600) / 60 | 0, whole % 60];
@@ -295,7 +295,7 @@ function phaseClass(name) {
   return known >= 0 ? `p-${name.replaceAll(/[_ ]/g, "-")}` : "p-other";
 }
 
-function axisText(value, unit) {
+export function axisText(value, unit) {
   if (unit === "ratio") return `${Math.round(value * 100)} %`;
   if (unit === "cores") return String(Number(value.toFixed(2)));
   if (unit === "bytes" || unit === "bytes/s") return value === 0 ? "0" : bytes(value);
@@ -304,7 +304,7 @@ function axisText(value, unit) {
 }
 
 // The points of a line, in stretches without a missing value; smallest and largest per pixel where samples are dense.
-function runs(t, line, from, x, y, inner) {
+export function runs(t, line, from, x, y, inner) {
   const found = [];
   let points = [];
   let column = null;

@@ -124,6 +124,7 @@ export async function stream(path, { onEvent, onState = () => {}, signal }) {
 
 // Shows a text with everything visible that could change how it reads: control characters and marks of direction.
 export function visible(text) {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   return String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
     (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -960,7 +960,7 @@ export function mount(root) {
         if (full && (!active.size || [...full].some((id) => !active.has(id)))) changed();  // what stood in the way has ended
         else if (full) full = active;
       }
-    } catch (error) {
+    } catch {
       if (ending.signal.aborted) return;
     }
     clearTimeout(polling);

@@ -137,7 +137,7 @@ function configForm(signal, done) {
     const date = new Date(until.value);
     const match = {};
     ABOUT.forEach((key, number) => { if (about[number].value.trim()) match[key] = about[number].value.trim(); });
-    [name, until, level, ...about].forEach((field) => field.removeAttribute("aria-invalid"));
+    [name, until, level, ...about].forEach((field) => { field.removeAttribute("aria-invalid"); });
     problem.hidden = true;
     try {
       await api(`log/configs/${encodeURIComponent(name.value)}`, {
@@ -196,7 +196,7 @@ function statements(signal, timers, configsChanged) {
     if (held) { held.push(...records); held.splice(0, held.length - MOST_ROWS); hold.textContent = `Go on (${held.length})`; return; }
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
     const fresh = document.createDocumentFragment();
-    records.slice(-MOST_ROWS).forEach((record) => fresh.append(line(record)));
+    records.slice(-MOST_ROWS).forEach((record) => { fresh.append(line(record)); });
     list.append(fresh);
     while (list.children.length > MOST_ROWS) list.firstChild.remove();
     empty.hidden = list.children.length > 0;

@@ -169,7 +169,7 @@ class Rows {
       if (entry.row !== row) {
         entry.row = row;
         entry.tr.classList.toggle("stalled", row.stalled || row.state === "lost");
-        this.cells(row).forEach((children, index) => this.fill(entry.cells[index], children));
+        this.cells(row).forEach((children, index) => { this.fill(entry.cells[index], children); });
       }
     }
     for (const id of gone) {
