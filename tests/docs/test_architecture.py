@@ -11,6 +11,7 @@ import aifbench
 from tests.docs.pages import PAGES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PLACES = ("src/aifbench", "", "tests/fixtures/toy_benchmark")
 LAYERS = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
 
 
@@ -34,7 +35,9 @@ def test_the_table_of_rooms_is_the_import_contract():
 
 def test_every_room_is_there():
     package = Path(aifbench.__file__).parent
-    there = {path.parent.name for path in package.glob("*/__init__.py")} | {path.stem for path in package.glob("[!_]*.py")}
+    there = {path.parent.name for path in package.glob("*/__init__.py")} | {
+        path.stem for path in package.glob("[!_]*.py")
+    }
     assert {room for rooms in rooms_of_the_table() for room in rooms} == there
 
 
@@ -42,7 +45,7 @@ def test_every_room_is_there():
 def test_no_page_names_a_module_that_is_not_there(page):
     """Paths in backticks, such as `report/findings.py`; `metrics.py` alone may be any benchmark's."""
     for name in re.findall(r"`(?:src/aifbench/)?([a-z_]+(?:/[a-z_]+)*/[a-z_]+\.py)`", (ROOT / page).read_text()):
-        assert any((place / name).exists() for place in (ROOT / "src" / "aifbench", ROOT, (ROOT / page).parent)), name
+        assert any((ROOT / place / name).exists() for place in (*PLACES, Path(page).parent)), name
 
 
 def test_one_version():

@@ -19,7 +19,7 @@ def test_the_site_is_built_from_all_pages_and_fetches_nothing(tmp_path):
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
