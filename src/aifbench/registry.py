@@ -37,7 +37,9 @@ def benchmark(name: str) -> Benchmark:
     """Return the benchmark of this name. Raises `ConfigError`, which tells why one of another package is left out."""
     known = benchmarks()
     if name not in known:
-        raise ConfigError("benchmark", name, left_out().get(name, "no such benchmark here"), ", ".join(known))
+        raise ConfigError(
+            "benchmark", name, left_out().get(name, "no such benchmark here"), kind="unknown_name", choices=known
+        )
     return known[name]
 
 

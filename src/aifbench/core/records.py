@@ -170,6 +170,8 @@ class Invocation(Record):
     measured_s: Seconds = 0.0
     status: BatchStatus = "running"
     reason: str | None = None
+    signal: str | None = None
+    """Name of the signal that ended it, such as SIGTERM; None: none did, or an earlier version does not tell."""
     phases: list[Phase] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
@@ -189,6 +191,9 @@ class BatchRecord(Record):
     planned: dict[str, Count]
     """Planned repetitions by case id."""
     done: dict[str, Count] = Field(default_factory=dict)
+    reasons: dict[str, Count] = Field(default_factory=dict)
+    notes: dict[str, Count] = Field(default_factory=dict)
+    """How many repetitions bear each kind of reason, and of caution."""
     invalid: list[str] | None = None
     """Cases that are invalid with the repetitions done so far; None: not told, by an earlier version."""
     invocations: list[Invocation] = Field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -178,6 +179,9 @@ class Recorder:
         """Write batch.json."""
         self.batch.done = {case: len(mine) for case, mine in self.records.items() if mine}
         states = {entry.case: state_of(self.records[entry.case], entry.repetitions) for entry in self._spec.cases}
+        verdicts = [record.validity for mine in self.records.values() for record in mine]
+        self.batch.reasons = dict(Counter(kind for one in verdicts for kind in {note.kind for note in one.reasons}))
+        self.batch.notes = dict(Counter(kind for one in verdicts for kind in {note.kind for note in one.notes}))
         self.batch.invalid = [case for case, state in states.items() if state == "invalid"]
         self.store.write_record(self.batch)
 
