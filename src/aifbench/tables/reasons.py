@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from aifbench.core.errors import ERROR_KINDS
 from aifbench.core.notes import Kind
 from aifbench.registry import kinds_by_room
 
@@ -21,16 +22,25 @@ made of them where it is shown.
 
 This page is made from the code: `aifbench reasons > docs/reasons.md`.
 """
+_ERRORS = """\
+A configuration that cannot work is refused in one line: file, key, value, what is wrong, what is allowed. Programs go
+by its kind.
+"""
 
 
 def page() -> str:
     """Return the page as Markdown: a table for each benchmark, and one for what any of them can say."""
     rooms = {name.capitalize(): _table(kinds) for name, kinds in kinds_by_room().items()}
-    return "\n".join([_TOP, *(f"## {title}\n\n{table}" for title, table in rooms.items())])
+    errors = _rows(("kind", "what it means"), *((f"`{name}`", meaning) for name, meaning in ERROR_KINDS.items()))
+    sections = {**rooms, "Errors of configuration": f"{_ERRORS}\n{errors}"}
+    return "\n".join([_TOP, *(f"## {title}\n\n{text}" for title, text in sections.items())])
 
 
 def _table(kinds: list[Kind]) -> str:
-    rows = [
-        (f"`{kind.name}`", _FORM.sub(r"*\1*", kind.sentence), f"{kind.meaning} {kind.advice}".strip()) for kind in kinds
-    ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [("kind", "sentence", "what it means"), ("---",) * 3, *rows])
+    told = ((f"`{kind.name}`", _FORM.sub(r"*\1*", kind.sentence), f"{kind.meaning} {kind.advice}") for kind in kinds)
+    return _rows(("kind", "sentence", "what it means"), *told)
+
+
+def _rows(*rows: tuple[str, ...]) -> str:
+    head, *rest = rows
+    return "".join(f"| {' | '.join(row).strip()} |\n" for row in (head, ("---",) * len(head), *rest))
