@@ -92,6 +92,7 @@ lock: .venv/bin/uv
 
 schemas: env
 	@$(BIN)/aifbench schema
+	@$(BIN)/aifbench reasons > docs/reasons.md
 
 clean:
 	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

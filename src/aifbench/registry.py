@@ -2,6 +2,8 @@
 
 Another package offers one as an entry point of the group `aifbench.benchmarks`: its name is the benchmark's, its object
 the `Benchmark`. One that cannot be used is left out and told in a line; it never costs the others.
+
+The kinds of notes that can be made of numbers, by any room, are found here too.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
+from aifbench.checks import kinds as checks
+from aifbench.core import notes
 from aifbench.core.benchmark import Benchmark
 from aifbench.core.errors import ConfigError
 from aifbench.core.params import Params
+from aifbench.stats import kinds as stats
 
 GROUP = "aifbench.benchmarks"
 NAME = re.compile(r"[a-z][a-z0-9]*")
@@ -32,7 +37,9 @@ def benchmark(name: str) -> Benchmark:
     """Return the benchmark of this name. Raises `ConfigError`, which tells why one of another package is left out."""
     known = benchmarks()
     if name not in known:
-        raise ConfigError("benchmark", name, left_out().get(name, "no such benchmark here"), ", ".join(known))
+        raise ConfigError(
+            "benchmark", name, left_out().get(name, "no such benchmark here"), kind="unknown_name", choices=known
+        )
     return known[name]
 
 
@@ -40,6 +47,27 @@ def benchmark(name: str) -> Benchmark:
 def left_out() -> Mapping[str, str]:
     """Return why a benchmark that a package offers is left out, in a line, by the benchmark's name."""
     return MappingProxyType(_offered()[1])
+
+
+def kinds_by_room() -> dict[str, list[notes.Kind]]:
+    """Return the kinds of notes by the room that has them; `any benchmark` are those of no single one."""
+    house = [kind for module in (checks, stats, notes) for kind in notes.kinds_of(module)]
+    return {"any benchmark": house, **{name: entry.kinds() for name, entry in benchmarks().items()}}
+
+
+@cache
+def kinds() -> Mapping[str, notes.Kind]:
+    """Return the kinds of notes by their names; no other package can give a name of ours another meaning."""
+    found: dict[str, notes.Kind] = {}
+    for room in kinds_by_room().values():
+        for kind in room:
+            found.setdefault(kind.name, kind)
+    return MappingProxyType(found)
+
+
+def sentence(note: notes.Note) -> str:
+    """Return a note as a sentence."""
+    return notes.sentence(note, kinds())
 
 
 def _own() -> dict[str, Benchmark]:
@@ -96,6 +124,7 @@ def _checked(name: str, offered: object) -> Benchmark:
     if offered.rules is None or not offered.rules.is_file():
         raise ValueError(f"its rule file is not there: {offered.rules}")
     offered.menu()
+    offered.kinds()
     return offered
 
 

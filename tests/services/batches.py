@@ -105,13 +105,14 @@ class Batch:
         )
         self.save()
 
-    def end(self, status="ok", reason=None):
+    def end(self, status="ok", reason=None, signal=None):
         """End as the runner does: compacted samples, the end in batch.json, no lock."""
         last = self.record.invocations[-1]
         last.ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         last.elapsed_s = 10.0
         last.status = self.record.status = status
         last.reason = self.record.reason = reason
+        last.signal = signal
         self.store.compact()
         self.save()
         self.lock.release()

@@ -267,7 +267,7 @@ def test_invalid_cases_are_not_green_and_a_cancelled_job_is_not_red(visit, world
         made.record.invalid = invalid
         made.end()
     for campaign in ("stopped", "gone"):
-        Batch(results, campaign, f"storage-{campaign}-11111111").start().end("terminated", "received SIGINT")
+        Batch(results, campaign, f"storage-{campaign}-11111111").start().end("terminated", "received SIGINT", "SIGINT")
     (results / "gone" / "launch").mkdir()
     (results / "gone" / "launch" / "cancel.json").write_text("{}")
     page = visit()

@@ -411,7 +411,7 @@ def test_a_second_invocation_starts_anew(reader, clock, batch):
     batch.start()
     batch.sample(50.0)
     step(reader, clock)
-    batch.end("terminated", "received SIGTERM")
+    batch.end("terminated", "received SIGTERM", "SIGTERM")
     step(reader, clock, 20)
     batch.start()
     batch.sample(0.5)
@@ -709,21 +709,21 @@ def test_invalid_cases_are_told_and_an_older_record_does_not_tell(reader, clock,
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "before", "after"),
+    ("status", "signal", "before", "after"),
     [
-        ("terminated", "received SIGINT", "signal", "cancel"),
-        ("terminated", "received SIGTERM", "signal", "cancel"),
-        ("terminated", "ended without a word: killed, or node lost", None, None),
-        ("client_error", "received SIGTERM", None, None),
+        ("terminated", "SIGINT", "signal", "cancel"),
+        ("terminated", "SIGTERM", "signal", "cancel"),
+        ("terminated", None, None, None),
+        ("client_error", "SIGTERM", None, None),
         ("ok", None, None, None),
     ],
 )
 def test_an_end_by_a_signal_is_told_and_whether_somebody_cancelled(
-    reader, clock, batch, tmp_path, status, reason, before, after
+    reader, clock, batch, tmp_path, status, signal, before, after
 ):
     batch.start()
     step(reader, clock)
-    batch.end(status, reason)
+    batch.end(status, "the words for a reader", signal)
     step(reader, clock)
     assert (row(reader)["state"], row(reader)["ended_by"]) == (status, before)
     launch = tmp_path / "results" / batch.campaign / "launch"
@@ -742,7 +742,7 @@ def test_a_cancel_is_known_at_once_when_its_runner_ends(reader, clock, batch, tm
     launch.mkdir()
     step(reader, clock)
     (launch / "cancel.json").write_text("{}")
-    batch.end("terminated", "received SIGINT")
+    batch.end("terminated", "received SIGINT", "SIGINT")
     step(reader, clock)
     assert row(reader)["ended_by"] == "cancel"
 

@@ -307,6 +307,8 @@ def test_the_read_token_may_look_and_ingest_may_not(server):
 def test_metrics_name_a_run_while_it_is_active_and_forget_it_later(server):
     write_plan(server.results, "small", {"storage-later-33333333": 3})
     batch = Batch(server.results).start()
+    batch.record.reasons, batch.record.notes = {"own_work": 2}, {"apart": 3, "</script>": 1}
+    batch.save()
     gpu = [{"index": 0, "utilization": 0.25, "memory_bytes": 7, "power_w": None}]
     there = [{"node": "node-b", **row} for row in ({**worker_row(5.0), "role": "sampler"}, node_row(5.0, CLIENT_NODE))]
     batch.sample(5.0, records=40, errors=3, gpu=gpu, beside=there)
@@ -342,6 +344,10 @@ def test_metrics_name_a_run_while_it_is_active_and_forget_it_later(server):
     assert value("aif_gpu_utilization_ratio", gpu="0", **task) == 0.25
     assert "aif_gpu_power_watts" not in found  # it was not measured
     assert value("aif_task_repetitions", state="planned", **task) == 4
+    assert value("aif_task_notes", severity="invalid", kind="own_work", **task) == 2
+    assert [sample.labels["kind"] for sample in found["aif_task_notes"].samples] == ["own_work", "apart"]
+    noted = {job["batch"]: job["noted"] for job in server.get("/api/v1/jobs?state=all").json()["jobs"]}
+    assert noted[batch.name] == {"invalid": {"own_work": 2}, "caution": {"apart": 3}}
 
 
 def test_metrics_forget_a_run_five_minutes_after_its_end(tmp_path):

@@ -31,6 +31,7 @@ from aifbench.load.client import StreamingClient
 from aifbench.load.events import sse
 from aifbench.load.http import Target, body_pieces
 from aifbench.load.reference_server import reference_server
+from tests.fixtures.notes import said
 
 OLLAMA = Path(os.environ.get("AIFBENCH_OLLAMA", Path.home() / ".cache" / "aifbench" / "ollama" / "ollama"))
 EARLY = 0.99
@@ -68,7 +69,7 @@ def measure(params: InferenceParams, endpoint: str, work_dir: Path) -> tuple[Mea
 def untimed(validity: Validity) -> list[str]:
     """Return the reasons that do not depend on how busy this machine is with other work."""
     timed = ("Little's law", "first to last token", "requests were sent up to")
-    return [reason for reason in validity.reasons if not reason.startswith(timed)]
+    return [reason for reason in said(validity.reasons) if not reason.startswith(timed)]
 
 
 def planted_case(url: str, plan: dict[str, Any], **values: Any) -> InferenceParams:
@@ -154,7 +155,7 @@ def test_requests_without_a_connection_wait_are_counted_and_void_the_case(plante
     service, response = (metrics[f"time_to_first_token{name}_s"].value or 0 for name in ("", "_from_schedule"))
     assert metrics["success_rate"].n == 5
     assert response > service + 0.1  # the last ones waited for those before them
-    assert [reason for reason in validity.reasons if "a wait for one of 1 connections counts" in reason]
+    assert [reason for reason in said(validity.reasons) if "a wait for one of 1 connections counts" in reason]
 
 
 def test_the_client_is_calibrated_at_the_load_that_it_saw(planted: str, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_the_client_is_calibrated_at_the_load_that_it_saw(planted: str, tmp_path
     measurement, _, validity = measure(case, planted, tmp_path)
     calibration = measurement.facts["calibration"]
     assert calibration["asked_tokens_per_s"] > 400  # answers of 3 tokens in 16 ms give two clients 375/s
-    assert not [reason for reason in validity.reasons if "calibrated" in reason], (validity, calibration)
+    assert not [reason for reason in said(validity.reasons) if "calibrated" in reason], (validity, calibration)
 
 
 def test_a_role_chunk_sent_at_once_is_not_the_first_token(planted: str, work_dir: Path) -> None:
@@ -198,19 +199,19 @@ def test_faults_are_counted_by_class(planted: str, work_dir: Path, plan: dict[st
     assert measurement.raw["error"] == [error] * 2
     assert metrics["success_rate"].value == 0.0
     assert metrics["time_to_first_token_s"].value is None
-    assert validity.reasons[0] == f"2 of 2 requests failed: 2 {error}"
+    assert said(validity.reasons)[0] == f"2 of 2 requests failed: 2 {error}"
 
 
 def test_planted_cache_lie_is_caught(planted: str, work_dir: Path) -> None:
     case = planted_case(planted, {"prompt_tokens": 200, "cached_tokens": 190}, cache="cold")
     _, _, validity = measure(case, planted, work_dir)
-    assert "cache mode cold contradicted: 2 of 2" in validity.reasons[0]
+    assert "cache mode cold contradicted: 2 of 2" in said(validity.reasons)[0]
 
 
 def test_short_answers_are_caught(planted: str, work_dir: Path) -> None:
     case = planted_case(planted, {"tokens": 4}, output_tokens=6)
     _, _, validity = measure(case, planted, work_dir)
-    assert "2 of 2 answers do not have the 6 tokens asked for" in validity.reasons[0]
+    assert "2 of 2 answers do not have the 6 tokens asked for" in said(validity.reasons)[0]
 
 
 # -- real engines
@@ -262,7 +263,7 @@ def test_real_tokens_from_the_embedded_engine(tmp_path: Path, work_dir: Path) ->
         cold = warm.model_copy(update={"cache": "cold", "clients": 1})
         measurement, _, validity = measure(cold, endpoint, work_dir)
         assert measurement.raw["cached_tokens"] == [0, 0]
-        assert [r for r in validity.reasons if "cache" in r] == []
+        assert [r for r in said(validity.reasons) if "cache" in r] == []
 
         # llama.cpp closes each connection after its answer; each request of a schedule finds a new one.
         steady = {"kind": "constant", "rate": 4}
@@ -380,7 +381,7 @@ def test_real_tokens_from_ollama(ollama: str, work_dir: Path, api: str) -> None:
     assert all(value > 0 for value in measurement.raw["server_decode_ms"])
     assert measurement.raw["cached_tokens"] == [None, None]
     assert measurement.raw["connection_reused"] == [True, True]
-    assert any("not confirmed" in note for note in validity.notes)
+    assert any("not confirmed" in note for note in said(validity.notes))
     facts = SERVER().describe(ollama, case)
     assert len(facts["model_digest"]) == 64
     assert (facts["loaded_context"], facts["format"]) == (512, "gguf")

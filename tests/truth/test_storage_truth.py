@@ -19,6 +19,7 @@ from aifbench.storage import cache_state, worker
 from aifbench.storage.metrics import READ, WRITE, evaluate
 from aifbench.storage.params import MIB, PAGE, StorageParams
 from aifbench.storage.preflight import check
+from tests.fixtures.notes import said
 
 SIZE = 4 * MIB
 BLOCK = 256 * 1024
@@ -77,7 +78,7 @@ def test_an_honest_run_is_valid_and_complete(disk, mode, clients, layout, patter
     case = params(mode=mode, clients=clients, layout=layout, pattern=pattern)
     measurement, metrics, verdict = run(case, disk)
     # a warm read of 4 MiB takes half a millisecond, of which one short interruption is a large part
-    assert [reason for reason in verdict.reasons if "own work" not in reason] == []
+    assert [reason for reason in said(verdict.reasons) if "own work" not in reason] == []
     raw = measurement.raw
     for phase in (WRITE, READ):
         for client in range(clients):
@@ -121,7 +122,7 @@ def test_a_file_longer_than_the_ring_is_stamped_anew_and_verifies(disk, block_si
     case = params(clients=2, pattern="random", block_size=block_size, file_size=500 * block_size)
     measurement, _, verdict = run(case, disk)
     assert [entry["bad_blocks"] for entry in measurement.facts["verify"]] == [0, 0]
-    assert not [reason for reason in verdict.reasons if "verif" in reason]
+    assert not [reason for reason in said(verdict.reasons) if "verif" in reason]
 
 
 # -- damage between writing and reading ----------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def test_damaged_data_is_found(disk, monkeypatch, mode, damage, blocks, word):
     plant(monkeypatch, damage)
     measurement, _, verdict = run(params(mode=mode), disk)
     assert measurement.facts["verify"][0]["bad_blocks"] == blocks
-    assert word in " ".join(verdict.reasons)
+    assert word in " ".join(said(verdict.reasons))
 
 
 def plant(monkeypatch, damage):
@@ -191,7 +192,7 @@ def test_a_stale_file_of_an_earlier_seed_is_found(disk, monkeypatch):
     plant(monkeypatch, lambda file: file.write_bytes(saved[0]))
     measurement, _, verdict = run(params(), disk, seed=2)
     assert measurement.facts["verify"][0]["bad_blocks"] == SIZE // BLOCK
-    assert "holds foreign or damaged data" in " ".join(verdict.reasons)
+    assert "holds foreign or damaged data" in " ".join(said(verdict.reasons))
 
 
 def test_a_truncated_file_fails_the_case(disk, monkeypatch):
@@ -215,7 +216,7 @@ def test_a_file_truncated_after_the_read_is_found(disk, monkeypatch):
     monkeypatch.setattr(cache_state, "residency", dishonest)
     measurement, _, verdict = run(params(), disk)
     assert measurement.facts["verify"][0]["bad_blocks"] == 2
-    assert "the file ends after" in " ".join(verdict.reasons)
+    assert "the file ends after" in " ".join(said(verdict.reasons))
 
 
 # -- reads that are not what they are called -----------------------------------------------------------------------
@@ -232,20 +233,20 @@ def test_a_file_that_is_mapped_elsewhere_is_not_cold(disk, monkeypatch):
     plant(monkeypatch, hold)
     _, _, verdict = run(params(), disk)
     held[0].close()
-    assert any("not cold: 100.00% of the data was in the page cache" in reason for reason in verdict.reasons)
+    assert any("not cold: 100.00% of the data was in the page cache" in reason for reason in said(verdict.reasons))
 
 
 def test_a_drop_that_did_nothing_is_caught_by_the_second_witness(disk, monkeypatch):
     monkeypatch.setattr(cache_state, "drop", lambda path: None)
     monkeypatch.setattr(cache_state, "residency", lambda files: 0.0)
     _, _, verdict = run(params(), disk)
-    assert "not cold: the kernel fetched 0.00% of the bytes from storage (needs 99%)" in verdict.reasons
+    assert "not cold: the kernel fetched 0.00% of the bytes from storage (needs 99%)" in said(verdict.reasons)
 
 
 def test_a_cold_file_is_not_warm(disk, monkeypatch):
     monkeypatch.setattr(cache_state, "load", cache_state.drop)
     _, _, verdict = run(params(mode="warm"), disk)
-    assert any(reason.startswith("not warm") for reason in verdict.reasons)
+    assert any(reason.startswith("not warm") for reason in said(verdict.reasons))
 
 
 # -- file systems that refuse --------------------------------------------------------------------------------------
@@ -300,14 +301,14 @@ def test_direct_is_refused_where_the_file_system_has_none(tmp_path):
 def test_memory_is_neither_cold_nor_direct(tmp_path):
     with mounted(tmp_path / "memory", "tmpfs", "size=32m") as memory:
         _, _, verdict = run(params(), tmp_path, target=memory)
-        assert any(reason.startswith("not cold") for reason in verdict.reasons)
-        assert any("tmpfs is memory" in note for note in verdict.notes)
+        assert any(reason.startswith("not cold") for reason in said(verdict.reasons))
+        assert any("tmpfs is memory" in note for note in said(verdict.notes))
         try:
             _, _, verdict = run(params(mode="direct"), tmp_path, target=memory)
         except CaseFailed as failure:  # kernels before 6.6
             assert failure.kind == "direct_unsupported"  # noqa: PT017
         else:
-            assert any(reason.startswith("not direct") for reason in verdict.reasons)
+            assert any(reason.startswith("not direct") for reason in said(verdict.reasons))
 
 
 # -- what is left behind -------------------------------------------------------------------------------------------
@@ -413,4 +414,4 @@ def test_a_client_that_is_killed_fails_the_case(disk, monkeypatch):
 def test_stripes_on_a_file_system_without_them_are_said_to_be_left_out(disk):
     measurement, _, verdict = run(params(mode="direct", stripe_count=4), disk)
     assert measurement.facts["stripes"] is None
-    assert "stripe_count 4 has no meaning on" in " ".join(verdict.notes)
+    assert "stripe_count 4 has no meaning on" in " ".join(said(verdict.notes))

@@ -27,6 +27,7 @@ from aifbench.inference.params import InferenceParams
 from aifbench.inference.requests import columns, understand
 from aifbench.load.client import Exchange, Load, StreamingClient
 from aifbench.load.http import Target
+from tests.fixtures.notes import said
 from tests.fixtures.streams import EXPECTED, MESSAGES, adapter, wires
 
 TIMEOUT_S = 3.0
@@ -377,11 +378,11 @@ def test_failures_stay_in_the_denominator(run: Run) -> None:
     n, failed = len(KINDS) * REQUESTS, sum(fault.error is not None for fault in FAULTS.values())
     assert (metrics["success_rate"].n, metrics["success_rate"].value) == (n, (n - failed) / n)
     assert metrics["time_to_first_token_s"].n == n - failed
-    assert verdict.reasons[0] == (
+    assert said(verdict.reasons)[0] == (
         f"{failed} of {n} requests failed: "
         "1 early_close, 1 http_429, 1 http_503, 2 protocol, 1 reset, 1 stall, 1 timeout"
     )
-    assert f"1 of {n} requests were sent again" in " ".join(verdict.notes)
+    assert f"1 of {n} requests were sent again" in " ".join(said(verdict.notes))
     assert "queue is full" in messages["http_503"]
     assert "not an HTTP/1.1 status line" in messages["protocol"]
 

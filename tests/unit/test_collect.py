@@ -3,12 +3,18 @@ import csv
 import orjson
 import pytest
 
+from aifbench.core.notes import FAILED, TEXT
 from aifbench.core.records import CaseError, Metric, Validity
 from aifbench.records.store import BatchStore
 from aifbench.tables.collect import collect, write_tables
 from tests.unit.test_store import record
 
-BAD = Validity.of(["clients were not busy"])
+
+def against(kind, **values):
+    return Validity.of([kind.against(**values)])
+
+
+BAD = against(TEXT, text="clients were not busy")
 
 
 def metric(value, **more):
@@ -63,7 +69,11 @@ def test_too_few_valid_repetitions_or_too_many_invalid_ones_make_an_invalid_case
 
 
 def test_a_failed_repetition_is_never_replaced(tmp_path):
-    failed = {"status": "failed", "error": CaseError(kind="enospc", message="full"), "validity": Validity.of(["full"])}
+    failed = {
+        "status": "failed",
+        "error": CaseError(kind="enospc", message="full"),
+        "validity": against(FAILED, error="enospc", message="full"),
+    }
     _, row, _ = gather(tmp_path, [*good(1.0, 1.0, 1.0, 1.0, 1.0), {**failed, "metrics": {}}])
     assert (row["state"], row["failed"]) == ("failed", 1)
 
@@ -81,7 +91,7 @@ def test_a_shared_value_counts_once_with_its_own_interval(tmp_path):
 
 
 def test_the_csv_opens_in_a_spreadsheet(tmp_path):
-    tables, _, _ = gather(tmp_path, [{"metrics": metric(1.0), "validity": Validity.of(["=1+1"])}], least=1)
+    tables, _, _ = gather(tmp_path, [{"metrics": metric(1.0), "validity": against(TEXT, text="=1+1")}], least=1)
     write_tables(tables, tmp_path)
     (row,) = csv.DictReader((tmp_path / "cases.csv").open())
     assert (row["state"], row["reasons"], row["top_k"], row["execution_time_s"]) == ("invalid", "'=1+1", "1", "1.0")

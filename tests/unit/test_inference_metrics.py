@@ -18,6 +18,8 @@ from aifbench.core.records import CaseRecord, Metric, Validity
 from aifbench.inference.metrics import Requests, evaluate
 from aifbench.inference.params import InferenceParams
 from aifbench.records.store import BatchStore, plain_columns
+from aifbench.registry import sentence
+from tests.fixtures.notes import said
 
 ORIGIN = 7_000_000_000_000
 MS = 1_000_000
@@ -147,14 +149,14 @@ def open_load(lag_ms: float = 0.0, **values: Any) -> tuple[dict[str, Metric], Va
 
 def test_an_open_load_is_judged_by_its_lag_and_not_by_littles_law() -> None:
     metrics, validity = open_load(lag_ms=0.5)
-    assert validity.valid, validity.reasons
+    assert validity.valid, said(validity.reasons)
     assert metrics["schedule_lag_max_s"].value == pytest.approx(0.0005)
     assert metrics["time_to_first_token_from_schedule_s"].value == pytest.approx(0.105 + 0.0005)
     assert metrics["end_to_end_latency_from_schedule_s"].value == pytest.approx(0.15 + 0.0005)
     # in flight between the first send, 0, and the last, 200: 130 + 70 of client 0, 180 of client 1
     assert metrics["concurrency_achieved"].value == pytest.approx((130 + 70 + 180) / 200)
     _, validity = open_load(lag_ms=1.2)  # 1 % of a time to first token of 105 ms is 1.05 ms
-    assert "sent up to 1.2 ms late (p99; limit 1.05 ms)" in validity.reasons[0]
+    assert "sent up to 1.2 ms late (p99; limit 1.05 ms)" in said(validity.reasons)[0]
 
 
 def test_an_open_load_that_piles_up_is_a_caution() -> None:
@@ -165,20 +167,20 @@ def test_an_open_load_that_piles_up_is_a_caution() -> None:
         {**PARAMS.model_dump(), "schedule": {"kind": "constant", "rate": 100}, "requests": 40}
     )
     _, validity = evaluate(params, columns, FACTS)
-    assert [note for note in validity.notes if "20 requests were under way in the middle" in note], validity.notes
+    assert any("20 requests were under way in the middle" in note for note in said(validity.notes)), validity.notes
 
 
 @pytest.mark.parametrize(("think_s", "told"), [(0.05, True), (0.0, False)])
 def test_a_think_time_has_a_schedule_that_lag_is_judged_by(think_s: float, told: bool) -> None:
     params = InferenceParams.model_validate({**PARAMS.model_dump(), "schedule": {"kind": "closed", "think_s": think_s}})
     _, validity = run({"scheduled_ns": [at(row[1] - 1.2) for row in ROWS]}, params=params)
-    assert any("sent up to 1.2 ms late" in reason for reason in validity.reasons) == told
+    assert any("sent up to 1.2 ms late" in reason for reason in said(validity.reasons)) == told
 
 
 def test_think_time_is_part_of_littles_law() -> None:
     thinking = InferenceParams.model_validate({**PARAMS.model_dump(), "schedule": {"kind": "closed", "think_s": 0.05}})
     _, validity = run(params=thinking)
-    assert "Little's law does not hold" in validity.reasons[0]
+    assert "Little's law does not hold" in said(validity.reasons)[0]
 
 
 @pytest.mark.parametrize(
@@ -210,9 +212,9 @@ def test_beyond_the_calibrated_load_the_error_is_not_known() -> None:
     calibration = {**FACTS["calibration"], "tokens_per_s": 500.0}
     # 120 events between 100 and 329 ms
     _, validity = run(many, {"calibration": {**calibration, "tokens_per_s": 119 / 0.229}})
-    assert not [reason for reason in validity.reasons if "calibrated" in reason]
+    assert not [reason for reason in said(validity.reasons) if "calibrated" in reason]
     _, validity = run(many, {"calibration": {**calibration, "tokens_per_s": 400.0}})
-    assert "520 token events/s arrived, but the client is calibrated up to 400/s only" in validity.reasons
+    assert "520 token events/s arrived, but the client is calibrated up to 400/s only" in said(validity.reasons)
 
 
 def test_server_beside_ours() -> None:
@@ -232,11 +234,12 @@ def test_all_parts_that_the_server_tells_are_added() -> None:
 
 def test_time_that_no_clock_of_the_server_has_is_flagged() -> None:
     _, validity = run()  # 105 ms at the client, 95 by the server
-    assert [note for note in validity.notes if note.startswith("10 ms, 10% of the time to first token, stand in none")]
+    (note,) = said(validity.notes)
+    assert note.startswith("10 ms, 10% of the time to first token, stand in none")
     _, validity = run({"server_prefill_ms": [104.0] * 4})
-    assert validity.notes == []
+    assert said(validity.notes) == []
     _, validity = run({"server_prefill_ms": [125.0] * 4})
-    assert "20 ms, 19% of the time to first token, more than the client waited" in validity.notes[0]
+    assert "20 ms, 19% of the time to first token, more than the client waited" in said(validity.notes)[0]
 
 
 def test_a_search_reports_its_limit_and_the_figures_at_it() -> None:
@@ -256,9 +259,9 @@ def test_a_search_reports_its_limit_and_the_figures_at_it() -> None:
     assert metrics["rate_under_slo"].value is None
     assert metrics["time_to_first_token_s"].n == 4
     metrics, _ = evaluate(case.model_copy(update={"find_share": 0.9}), both, FACTS)
-    assert metrics["clients_under_slo"].reason == "not even 2 keeps it"
+    assert sentence(metrics["clients_under_slo"].reason) == "not even 2 keeps it"
     metrics, _ = evaluate(case.model_copy(update={"find_share": 0.1}), both, FACTS)
-    assert metrics["clients_under_slo"].reason == "no limit up to 4"
+    assert sentence(metrics["clients_under_slo"].reason) == "no limit up to 4"
     assert metrics["time_to_first_token_s"].n == 8
 
 
@@ -271,9 +274,9 @@ def test_silent_server_leaves_its_figures_absent() -> None:
         "prefill_tokens_per_second",
     ):  # fmt: skip
         assert metrics[name].value is None
-        assert metrics[name].reason == "the server does not tell it"
+        assert sentence(metrics[name].reason) == "the server does not tell it"
     assert validity.valid
-    assert "cache mode warm-same not confirmed" in validity.notes[0]
+    assert "cache mode warm-same not confirmed" in said(validity.notes)[0]
 
 
 def failed(error: str, row: int = 3) -> dict[str, Any]:
@@ -291,8 +294,8 @@ def test_failures_stay_in_the_denominator() -> None:
     assert (metrics["success_rate"].value, metrics["success_rate"].n) == (0.75, 4)
     assert metrics["time_to_first_token_s"].n == 3
     assert metrics["requests_per_second"].value == pytest.approx(3 / 0.36)
-    assert validity.reasons == ["1 of 4 requests failed: 1 timeout"]
-    assert "timeout: nothing came" in validity.notes
+    assert said(validity.reasons) == ["1 of 4 requests failed: 1 timeout"]
+    assert "timeout: nothing came" in said(validity.notes)
 
 
 def test_an_answer_that_broke_off_is_in_no_rate() -> None:
@@ -300,7 +303,7 @@ def test_an_answer_that_broke_off_is_in_no_rate() -> None:
     changes["error"][3] = "early_close"
     metrics, validity = run(changes)
     assert metrics["tokens_generated_per_second"].n == 3
-    assert validity.reasons == ["1 of 4 requests failed: 1 early_close"]
+    assert said(validity.reasons) == ["1 of 4 requests failed: 1 early_close"]
 
 
 def test_all_failed_is_absent_with_reasons() -> None:
@@ -313,13 +316,13 @@ def test_all_failed_is_absent_with_reasons() -> None:
     assert metrics["success_rate"].value == 0.0
     others = {name: metric for name, metric in metrics.items() if name != "success_rate"}
     assert all(metric.value is None and metric.reason for metric in others.values())
-    assert validity.reasons[0] == "4 of 4 requests failed: 4 connect"
+    assert said(validity.reasons)[0] == "4 of 4 requests failed: 4 connect"
 
 
 def test_without_a_success_there_is_no_rate_of_all_streams() -> None:
     metrics, _ = run({"error": ["reset"] * 4})  # all were sent and ended, so there is a steady window
     aggregate = metrics["tokens_generated_per_second_aggregate"]
-    assert (aggregate.value, aggregate.reason) == (None, "no request succeeded")
+    assert (aggregate.value, sentence(aggregate.reason)) == (None, "no request succeeded")
     assert metrics["success_rate"].value == 0.0
 
 
@@ -328,8 +331,8 @@ def test_one_client_alone_for_long_breaks_littles_law() -> None:
     changes["send_ns"][1] = at(200)  # client 0 does nothing from 130 to 200
     changes["scheduled_ns"][1] = at(130)
     _, validity = run(changes)
-    assert len(validity.reasons) == 1
-    assert "Little's law" in validity.reasons[0]
+    assert len(said(validity.reasons)) == 1
+    assert "Little's law" in said(validity.reasons)[0]
 
 
 def test_clients_that_never_work_together() -> None:
@@ -338,7 +341,7 @@ def test_clients_that_never_work_together() -> None:
         changes[name][2:] = [stamp + 1000 * MS for stamp in changes[name][2:]]
     changes["token_ns"][2:] = [[stamp + 1000 * MS for stamp in row] for row in changes["token_ns"][2:]]
     metrics, validity = run(changes)
-    assert "no time in which all clients were at work" in validity.reasons[0]
+    assert "no time in which all clients were at work" in said(validity.reasons)[0]
     assert metrics["tokens_generated_per_second_aggregate"].value is None
     assert metrics["concurrency_achieved"].value is None
 
@@ -346,7 +349,7 @@ def test_clients_that_never_work_together() -> None:
 def test_client_and_server_must_tell_the_same_speed() -> None:
     assert run({"server_decode_ms": [34.9, 34.9, 64.9, 64.9]})[1].valid
     _, validity = run({"server_decode_ms": [35.1, 35.1, 65.1, 65.1]})
-    assert validity.reasons == [
+    assert said(validity.reasons) == [
         "first to last token took 0.045 s at the client, 0.0501 s by the server's own clock (tolerance 5%)"
     ]
 
@@ -354,31 +357,31 @@ def test_client_and_server_must_tell_the_same_speed() -> None:
 def test_length_is_a_reason_where_it_was_fixed_and_a_note_elsewhere() -> None:
     params = PARAMS.model_copy(update={"output_tokens": 5})
     _, validity = run(params=params)
-    assert "4 of 4 answers do not have the 5 tokens asked for (shortest 4, longest 4)" in validity.reasons[0]
+    assert "4 of 4 answers do not have the 5 tokens asked for (shortest 4, longest 4)" in said(validity.reasons)[0]
     _, validity = run(facts={"fixes_length": False}, params=params)
     assert validity.valid
-    assert "4 of 4 answers" in " ".join(validity.notes)
+    assert "4 of 4 answers" in " ".join(said(validity.notes))
 
 
 def test_cache_state_must_agree_with_the_mode() -> None:
     _, validity = run({"cached_tokens": [49, 49, 0, 49]})
-    assert "cache mode warm-same contradicted: 1 of 4" in validity.reasons[0]
+    assert "cache mode warm-same contradicted: 1 of 4" in said(validity.reasons)[0]
     _, validity = run(params=PARAMS.model_copy(update={"cache": "cold"}))
-    assert "cache mode cold contradicted: 4 of 4" in validity.reasons[0]
+    assert "cache mode cold contradicted: 4 of 4" in said(validity.reasons)[0]
 
 
 def test_more_clients_than_slots_is_a_note() -> None:
     params = InferenceParams.model_validate({**PARAMS.model_dump(), "engine": {"kind": "llamacpp", "slots": 1}})
     _, validity = run(params=params)
     assert validity.valid
-    assert "2 clients, 1 served at once: times to first token contain a queue" in validity.notes
+    assert "2 clients, 1 served at once: times to first token contain a queue" in said(validity.notes)
 
 
 def test_missing_count_falls_back_to_events_and_says_so() -> None:
     metrics, validity = run({"tokens": [None] * 4})
     assert metrics["tokens_generated_per_second"].value == pytest.approx(75)
     assert "token events (the server gives no count)" in metrics["tokens_generated_per_second"].method
-    assert "the server gives no token count: token events are counted instead" in validity.notes
+    assert "the server gives no token count: token events are counted instead" in said(validity.notes)
 
 
 def test_several_tokens_per_event_count_as_the_server_counts() -> None:
@@ -400,14 +403,14 @@ def test_wall_clock_step_changes_no_figure_but_is_said() -> None:
     after, validity = run(facts={"clock_offset_end_ns": 3_600_000_000_000})
     assert before == after
     assert validity.valid
-    assert "the wall clock stepped by +3600.000 s" in validity.notes[0]
+    assert "the wall clock stepped by +3600.000 s" in said(validity.notes)[0]
 
 
 def test_coalesced_reads_and_failed_warmup_are_notes() -> None:
     _, validity = run({"reads_with_several_events": [2, 0, 0, 0]}, {"warmup_failed": 1})
     assert validity.valid
-    assert any("2 reads brought several of 16 token events" in note for note in validity.notes)
-    assert "1 of 2 warm-up requests failed" in validity.notes
+    assert any("2 reads brought several of 16 token events" in note for note in said(validity.notes))
+    assert "1 of 2 warm-up requests failed" in said(validity.notes)
 
 
 def test_the_network_has_its_part_of_the_time_to_first_token() -> None:
@@ -419,7 +422,7 @@ def test_the_network_has_its_part_of_the_time_to_first_token() -> None:
     assert residual is not None
     assert before is not None
     assert before - residual == pytest.approx(0.004)
-    assert "the client's host sent 3 TCP segments again: the path to the server loses some" in validity.notes
+    assert "the client's host sent 3 TCP segments again: the path to the server loses some" in said(validity.notes)
 
 
 def test_without_calibration_there_is_no_instrument_error() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aifbench.checks.recall import exact_distances, recall_id, recall_reasons, recall_tie, ties_at
+from tests.fixtures.notes import said
 
 # Six points on a line, query at 0: distances 0, 1, 1, 2, 3, 3; rows 1 and 2 are duplicates.
 CORPUS = np.array([[0.0], [1.0], [1.0], [2.0], [3.0], [-3.0]], dtype=np.float32)
@@ -95,7 +96,7 @@ def test_recall_with_ties_is_never_below_recall_by_id(data):
 
 def test_reasons():
     assert recall_reasons(0.5, 0.5, 10, 10) == []
-    assert recall_reasons(0.49, 0.5, 10, 10) == ["recall 0.49 is below the floor 0.5"]
-    assert recall_reasons(math.nan, 0.0, 10, 10) == ["recall could not be computed"]
-    assert recall_reasons(None, 0.0, 10, 10) == ["recall could not be computed"]
-    assert recall_reasons(1.0, 0.5, 9, 10) == ["truth covers 9 of 10 queries"]
+    assert said(recall_reasons(0.49, 0.5, 10, 10)) == ["recall 0.49 is below the floor 0.5"]
+    assert said(recall_reasons(math.nan, 0.0, 10, 10)) == ["recall could not be computed"]
+    assert said(recall_reasons(None, 0.0, 10, 10)) == ["recall could not be computed"]
+    assert said(recall_reasons(1.0, 0.5, 9, 10)) == ["truth covers 9 of 10 queries"]

@@ -6,6 +6,7 @@ from aifbench.analysis.cases import Case, Repetition, Value, Words
 from aifbench.analysis.charts import Spec
 from aifbench.analysis.curves import between, curves, knee_of
 from aifbench.analysis.report import BenchmarkReport, charts_of, report_of
+from aifbench.core.notes import TEXT
 from aifbench.inference.loads import CLIENTS, RATE
 from aifbench.inference.report import REPORT as INFERENCE
 from aifbench.registry import benchmarks
@@ -34,7 +35,7 @@ def case(number, state="valid", metrics=None, unit="s", **axes):
         planned=2,
         done=2,
         failed=0,
-        reasons=[] if state == "valid" else ["because"],
+        reasons=[] if state == "valid" else [TEXT.against(text="because")],
         notes=[],
         metrics={name: Value(mean, unit, 2, mean * 0.9, mean * 1.1) for name, mean in values.items()},
         repetitions=[

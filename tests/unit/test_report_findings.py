@@ -5,6 +5,7 @@ import pytest
 from aifbench.analysis.cases import Value
 from aifbench.analysis.findings import NBSP, ratio
 from aifbench.analysis.numbers import number
+from aifbench.checks.kinds import NOISY
 from aifbench.report.findings import findings, headline, machine_notes, trust, verdict
 from aifbench.report.load import load
 from tests.fixtures.results import HALF, inference, loads, retrieval, storage, write_results
@@ -155,7 +156,7 @@ def test_trust(found):
     assert "± 2.0 % of it in the median" in lines[1]
     # 100 ns of 7.8 us: warm reads of 64 KiB by two clients at 8 000 MiB/s.
     assert "errs by at most 1.3 % (read latency p50" in lines[2]
-    assert lines[3].startswith("Cautions: 21 of 59 valid cases bear one; most often: steal")
+    assert lines[3].startswith("Cautions: 21 of 59 valid cases bear one; most often: other guests took 3.1%")
     assert machine_notes(found) == [
         "virtual: cores may be shared with others, and disks cached by the host",
         "measured by sources with uncommitted changes",
@@ -166,7 +167,7 @@ def test_trust(found):
 def test_cases_beside_other_work_are_not_called_good(tmp_path):
     cases = [case for case in storage() if case.state == "valid"]
     for case in cases[: len(cases) // 2]:
-        case.notes = ["noisy: in 5 of 5 repetitions other processes used over 0.2 cores (at most 1.4)"]
+        case.notes = [NOISY.caution(noisy=5, repetitions=5, limit_cores=0.2, cores=1.4)]
     text = verdict(written(tmp_path / "r", cases))
     said = f"all {len(cases)} cases passed every check, but beside {len(cases) // 2} of them"
     assert text.startswith(f"With care: {said}")

@@ -11,6 +11,7 @@ from aifbench import report
 from aifbench.report.figures import charts
 from aifbench.report.findings import findings, machine_notes
 from aifbench.report.load import load
+from tests.fixtures.notes import said
 from tests.fixtures.results import storage, write_results
 
 
@@ -89,7 +90,7 @@ def test_a_case_whose_repetitions_ran_in_different_containers_says_so(folder):
     move(folder, 1, lambda case, repetition: case == chosen and repetition >= 3)
     case = next(case for case in load(folder).cases if case.id == chosen)
     assert case.axes["container"] == "none and docker"
-    assert "its repetitions ran in different containers: none, docker" in case.notes
+    assert "its repetitions ran in different containers: none, docker" in said(case.notes)
     screen, _ = first_screen(folder)
     assert "container not one: " in screen
 

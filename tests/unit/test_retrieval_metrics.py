@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from aifbench.registry import sentence
 from aifbench.retrieval.metrics import evaluate
 from aifbench.retrieval.params import RetrievalParams
+from tests.fixtures.notes import said
 
 FACTS = {
     "recall_id_mean": 0.9, "recall_id_std": 0.2, "recall_tie_mean": 0.95, "recall_tie_std": None,
@@ -33,7 +35,7 @@ def run(columns=FOUR, facts=None, **values):
 def test_by_hand():
     metrics, verdict = run()
     assert verdict.valid
-    assert verdict.notes == []
+    assert said(verdict.notes) == []
     expected = {
         "execution_time_s": (5e-6, "s", 4, 5e-8),
         "queries_per_second": (800_000.0, "1/s", 4, 8000.0),
@@ -72,7 +74,7 @@ def test_percentiles_are_printed_only_when_n_supports_them():
     metrics, _ = run()
     for name in ("p50", "p90", "p95", "p99", "p999"):
         assert metrics[f"latency_{name}_s"].value is None
-        assert "does not support" in metrics[f"latency_{name}_s"].reason
+        assert "does not support" in sentence(metrics[f"latency_{name}_s"].reason)
     rows = [(0, i, 1, 1000 * i, 1000 * i + 1000) for i in range(1000)]
     metrics, _ = run(raw(*rows), {"truth_rows": 1000, "cpu_s": 1e-3}, queries=1000)
     assert metrics["latency_p50_s"].value == pytest.approx(1e-6)
@@ -100,7 +102,7 @@ def test_a_latency_is_that_of_a_call_and_throughput_that_of_queries():
 def test_queries_that_were_not_each_answered_once(columns):
     metrics, verdict = run(columns)
     assert not verdict.valid
-    assert "not each answered once" in verdict.reasons[0]
+    assert "not each answered once" in said(verdict.reasons)[0]
     assert metrics["execution_time_s"].value is None
     assert metrics["queries_per_second"].value is None
 
@@ -115,7 +117,7 @@ LONG = raw((0, 0, 2, 0, 50_000_000), (1, 2, 2, 0, 50_000_000))
 def test_clients_that_others_kept_from_their_cores_are_invalid(cpu_s, cores, disturbed):
     facts = {"cpu_s": cpu_s, "cores": cores}
     _, verdict = run(LONG, facts, clients=2, batch_size=2)
-    assert any("disturbed: 2 clients" in reason for reason in verdict.reasons) == disturbed
+    assert any("disturbed: 2 clients" in reason for reason in said(verdict.reasons)) == disturbed
     assert verdict.valid == (not disturbed)
 
 
@@ -142,7 +144,7 @@ def test_the_instrument_of_the_execution_time_is_what_lies_outside_the_calls():
 def test_reasons(facts, values, reason):
     _, verdict = run(facts=facts, **values)
     assert not verdict.valid
-    assert any(reason in line for line in verdict.reasons), verdict.reasons
+    assert any(reason in line for line in said(verdict.reasons)), said(verdict.reasons)
 
 
 def test_a_gap_of_the_load_generator_is_found():
@@ -166,8 +168,8 @@ def test_a_gap_of_the_load_generator_is_found():
 )
 def test_notes_do_not_invalidate(facts, values, note):
     _, verdict = run(facts=facts, **values)
-    assert verdict.valid, verdict.reasons
-    assert any(note in line for line in verdict.notes), verdict.notes
+    assert verdict.valid, said(verdict.reasons)
+    assert any(note in line for line in said(verdict.notes)), said(verdict.notes)
 
 
 def test_absent_is_never_zero():
@@ -183,11 +185,11 @@ def test_a_client_that_starts_late_lengthens_the_execution_but_breaks_no_law():
     metrics, verdict = run(late, clients=2)
     assert metrics["execution_time_s"].value == pytest.approx(2e-6)
     assert metrics["concurrency_achieved"].value == pytest.approx(2.0)
-    assert verdict.valid, verdict.reasons
+    assert verdict.valid, said(verdict.reasons)
 
 
 def test_clients_that_hardly_meet_are_no_concurrent_load():
     apart = raw((0, 0, 1, 0, 1000), (0, 1, 1, 1000, 2000), (1, 2, 1, 1500, 2500), (1, 3, 1, 2500, 3500))
     metrics, verdict = run(apart, clients=2)
     assert metrics["concurrency_achieved"].value is None
-    assert any("only 14% of the execution time" in reason for reason in verdict.reasons)
+    assert any("only 14% of the execution time" in reason for reason in said(verdict.reasons))

@@ -1,6 +1,7 @@
 import pytest
 
 from aifbench.checks.server import servers_changed
+from aifbench.registry import sentence
 
 HERE = {"context": 2048, "bytes": 1000, "gpu_bytes": 1000}
 
@@ -13,7 +14,7 @@ def test_a_server_that_stays_what_it_is_raises_nothing():
 
 def test_the_server_that_changed_is_named():
     (reason,) = servers_changed([HERE, HERE], [HERE, {**HERE, "context": 4096}], 2, [])
-    assert "server 2" in reason
+    assert "model of server 2 changed" in sentence(reason)
 
 
 @pytest.mark.parametrize(
@@ -30,4 +31,4 @@ def test_the_server_that_changed_is_named():
 )
 def test_what_invalidates(before, after, gpus, load_ms, said):
     (reason,) = servers_changed([before], [after], gpus, load_ms)
-    assert said in reason
+    assert said in sentence(reason)

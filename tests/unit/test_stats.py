@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aifbench.core.records import Metric
+from aifbench.registry import sentence
 from aifbench.stats.intervals import mean_interval, t_quantile
 from aifbench.stats.quantiles import needed, quantile_metric
 
@@ -48,7 +49,7 @@ def test_quantile_is_given_only_when_n_supports_it():
     assert needed(0.5) == 20
     assert needed(0.99) == 1000
     assert quantile_metric(range(999), 0.99, "s").value is None
-    assert "needs 1000" in quantile_metric(range(999), 0.99, "s").reason
+    assert "needs 1000" in sentence(quantile_metric(range(999), 0.99, "s").reason)
     assert quantile_metric(range(1001), 0.99, "s").value == pytest.approx(990)
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from aifbench.registry import sentence
 from aifbench.storage.metrics import READ, WRITE, evaluate
 from aifbench.storage.params import MIB, StorageParams
+from tests.fixtures.notes import said
 
 MS = 1_000_000
 
@@ -53,8 +55,8 @@ def value(metrics, name):
 
 def test_times_and_bandwidths_of_one_client():
     metrics, verdict = evaluate(params(), raw(ONE), facts())
-    assert verdict.valid, verdict.reasons
-    assert verdict.notes == []
+    assert verdict.valid, said(verdict.reasons)
+    assert said(verdict.notes) == []
     assert value(metrics, "write_time_s") == pytest.approx(0.030)
     assert value(metrics, "write_io_s") == pytest.approx(0.010)
     assert value(metrics, "write_sync_s") == pytest.approx(0.020)
@@ -83,13 +85,13 @@ def test_first_done_stops_with_the_fastest_client():
     # client 0 ends at 110 ms: three of four MiB are read in 10 ms
     assert value(metrics, "read_bandwidth_first_done_mib_s") == pytest.approx(300)
     assert value(metrics, "read_bandwidth_mib_s") == pytest.approx(100)
-    assert verdict.notes == ["clients started to write 2.0 ms apart"]
+    assert said(verdict.notes) == ["clients started to write 2.0 ms apart"]
 
 
 def test_quantiles_need_enough_operations():
     metrics, _ = evaluate(params(), raw(ONE), facts())
     assert value(metrics, "write_latency_p99_ms") is None
-    assert "does not support p99" in metrics["write_latency_p99_ms"].reason
+    assert "does not support p99" in sentence(metrics["write_latency_p99_ms"].reason)
 
 
 def test_own_work_is_the_instrument_and_too_much_of_it_voids_the_result():
@@ -98,10 +100,10 @@ def test_own_work_is_the_instrument_and_too_much_of_it_voids_the_result():
     assert metrics["write_time_s"].instrument == pytest.approx(0.0008 + 2 * 100e-9)
     assert metrics["write_io_bandwidth_mib_s"].instrument == pytest.approx(200 * 0.08, rel=1e-3)
     assert verdict.valid
-    assert verdict.notes == ["the client's own work took 8.0% of the write time"]
+    assert said(verdict.notes) == ["the client's own work took 8.0% of the write time"]
     rows = [(0, WRITE, 10, 11), (0, WRITE, 12, 14), *ONE[2:]]
     _, verdict = evaluate(params(), raw(rows), facts())
-    assert verdict.reasons == ["the client's own work took 25% of the write time (limit 20%)"]
+    assert said(verdict.reasons) == ["the client's own work took 25% of the write time (limit 20%)"]
 
 
 def test_time_off_the_processor_is_told_and_is_part_of_the_instrument():
@@ -109,7 +111,7 @@ def test_time_off_the_processor_is_told_and_is_part_of_the_instrument():
     metrics, verdict = evaluate(params(), raw(rows), facts())
     assert metrics["write_time_s"].instrument == pytest.approx(0.004 + 2 * 100e-9)
     assert verdict.valid
-    assert verdict.notes == ["a client was off the processor for 40.0% of the write time: the node is busy"]
+    assert said(verdict.notes) == ["a client was off the processor for 40.0% of the write time: the node is busy"]
 
 
 @pytest.mark.parametrize(
@@ -126,15 +128,15 @@ def test_time_off_the_processor_is_told_and_is_part_of_the_instrument():
 def test_reasons(change, mode, word):
     _, verdict = evaluate(params(mode=mode), raw(ONE), facts(**change))
     assert not verdict.valid
-    assert word in " ".join(verdict.reasons)
+    assert word in " ".join(said(verdict.reasons))
 
 
 def test_lost_operations_are_a_reason():
     _, verdict = evaluate(params(), raw(ONE[:1] + ONE[2:]), facts())
-    assert verdict.reasons == ["1 of 2 write operations were recorded"]
+    assert said(verdict.reasons) == ["1 of 2 write operations were recorded"]
     metrics, verdict = evaluate(params(), raw(ONE[:2]), facts())
     assert metrics == {}
-    assert verdict.reasons == ["no read operations were recorded"]
+    assert said(verdict.reasons) == ["no read operations were recorded"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_lost_operations_are_a_reason():
 def test_cautions_are_notes(change, word):
     _, verdict = evaluate(params(), raw(ONE), facts(**change))
     assert verdict.valid
-    assert word in " ".join(verdict.notes)
+    assert word in " ".join(said(verdict.notes))
 
 
 def test_a_network_file_system_without_accounting_is_a_note_not_a_reason():
@@ -159,7 +161,7 @@ def test_a_network_file_system_without_accounting_is_a_note_not_a_reason():
     }
     _, verdict = evaluate(params(mode="buffered-cold"), raw(ONE), facts(**change))
     assert verdict.valid
-    assert "residency is the only witness" in verdict.notes[0]
+    assert "residency is the only witness" in said(verdict.notes)[0]
 
 
 LUSTRE = {"filesystem": {"type": "lustre", "device": None}}
@@ -181,10 +183,10 @@ def test_files_that_lie_otherwise_than_asked_are_invalid(asked, found, reason):
     _, verdict = evaluate(params(**asked), raw(ONE), facts(**LUSTRE, stripes=found))
     assert verdict.valid == (reason is None)
     if reason:
-        assert reason in verdict.reasons[0]
+        assert reason in said(verdict.reasons)[0]
 
 
 def test_stripes_elsewhere_are_a_note():
     _, verdict = evaluate(params(stripe_count=4), raw(ONE), facts())
     assert verdict.valid
-    assert "stripe_count 4 has no meaning on ext4" in verdict.notes[0]
+    assert "stripe_count 4 has no meaning on ext4" in said(verdict.notes)[0]

@@ -18,6 +18,7 @@ from aifbench.load.client import Exchange
 from aifbench.load.events import Pieces
 from aifbench.load.http import FramingError, Response
 from aifbench.records.store import plain_columns, typed_columns
+from tests.fixtures.notes import said
 from tests.fixtures.streams import EXPECTED, FOLDER, MESSAGES, Expected, adapter, wires
 
 SENT_NS = 7_000_000_000_000
@@ -163,7 +164,7 @@ def test_all_streams_together_make_one_table() -> None:
     good = len(names) - errors.total()
     assert (metrics["success_rate"].n, metrics["success_rate"].value) == (len(names), good / len(names))
     listed = ", ".join(f"{count} {error}" for error, count in sorted(errors.items()))
-    assert verdict.reasons[0] == f"{errors.total()} of {len(names)} requests failed: {listed}"
+    assert said(verdict.reasons)[0] == f"{errors.total()} of {len(names)} requests failed: {listed}"
 
 
 @pytest.mark.parametrize(

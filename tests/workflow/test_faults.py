@@ -78,6 +78,7 @@ def test_term_ends_a_batch_cleanly_and_the_next_run_measures_only_the_rest(tmp_p
     assert process.wait(20) == 143
     record = job.store.read_record()
     assert (record.status, record.reason) == ("terminated", "received SIGTERM")
+    assert record.invocations[-1].signal == "SIGTERM"
     assert not (job.folder / "done.json").exists()
     assert not (job.folder / "owner.lock").exists()
     assert not list((tmp_path / "target").iterdir())

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from aifbench.core.notes import TEXT, Kind, Note
 from aifbench.core.units import format_size
 
 CONTAINER = "container"
@@ -79,6 +80,14 @@ class Value:
     method: str = ""
     instrument: float | None = None
     reason: str | None = None
+    reason_kind: str | None = None
+    over: str = ""
+    """How it was made of those of the repetitions."""
+
+    @property
+    def absence(self) -> str:
+        """Why there is no value, the same for cases where only numbers differ."""
+        return self.reason_kind if self.reason_kind not in {None, TEXT.name} else self.reason or "no reason given"
 
     @property
     def half(self) -> float | None:
@@ -99,8 +108,8 @@ class Repetition:
     invocation: int
     status: str
     valid: bool
-    reasons: list[str]
-    notes: list[str]
+    reasons: list[Note]
+    notes: list[Note]
     started_at: str
     t_start_s: float | None
     t_end_s: float | None
@@ -127,8 +136,8 @@ class Case:
     planned: int
     done: int
     failed: int
-    reasons: list[str]
-    notes: list[str]
+    reasons: list[Note]
+    notes: list[Note]
     metrics: dict[str, Value] = field(default_factory=dict)
     repetitions: list[Repetition] = field(default_factory=list)
     words: Words = field(default_factory=Words)
@@ -138,6 +147,10 @@ class Case:
         """Return the value of a metric, or None when it is absent."""
         found = self.metrics.get(metric)
         return found if found is not None and found.value is not None else None
+
+    def bears(self, kind: Kind) -> bool:
+        """Return whether it bears a caution of this kind."""
+        return any(note.kind == kind.name for note in self.notes)
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A campaign is one YAML file, or several laid over each other (mappings merge, li
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import (
 )
 
 from aifbench.core.benchmark import Benchmark
-from aifbench.core.errors import ConfigError, given, nearest, unknown_key
+from aifbench.core.errors import ConfigError, given, nearest, told, unknown_key
 from aifbench.core.paths import WRITTEN, FilePath, name_problem
 from aifbench.core.repetitions import Repetitions
 from aifbench.core.strict import Strict
@@ -180,7 +181,8 @@ def _read_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     if not isinstance(name, str) or name not in known_benchmarks:
         value = given(name) if "benchmark" in raw else None
         problem = left_out().get(str(name), "no such benchmark")
-        raise ConfigError(below(prefix, "benchmark"), value, problem, ", ".join(known_benchmarks), where)
+        key = below(prefix, "benchmark")
+        raise ConfigError(key, value, problem, where=where, kind="unknown_name", choices=known_benchmarks)
     benchmark = known_benchmarks[name]
     fields = _Fields(benchmark, where, system)
     common, fixed = {}, {}
@@ -208,8 +210,9 @@ def _read_suite(raw: Any, prefix: str, where: str, system: System) -> Suite:
     if until is not None and until.metric not in benchmark.params.metrics:
         near = nearest(until.metric, benchmark.params.metrics)
         problem = f"{benchmark.name} has no such metric" + (f", did you mean '{near}'?" if near else "")
-        allowed = "" if near else ", ".join(benchmark.params.metrics)
-        raise ConfigError(below(prefix, "repetitions.until.metric"), until.metric, problem, allowed, where)
+        choices = () if near else benchmark.params.metrics
+        key = below(prefix, "repetitions.until.metric")
+        raise ConfigError(key, until.metric, problem, where=where, kind="unknown_name", choices=choices)
     return Suite(
         keys=keys,
         benchmark=benchmark,
@@ -254,7 +257,9 @@ class _Fields:
         many = isinstance(wrong.value, int) and wrong.value > limit
         problem = f"more clients than system '{self.system.name}' allows" if many else wrong.problem
         allowed = f"{'at most' if many else '1 to'} {most}" + (" (limits.clients)" if most == limit else "")
-        return ConfigError(wrong.key, wrong.value, problem, allowed, self.where, over_limit=many)
+        return ConfigError(
+            wrong.key, wrong.value, problem, allowed, self.where, kind="over_limit" if many else wrong.kind
+        )
 
     def check_suite_value(self, name: str, value: Any, key: str) -> Any:
         """Return a suite-level value: as the field's own type, or as the benchmark's suite form of it."""
@@ -310,7 +315,9 @@ def _find(name: str, folders: Sequence[Path], key: str, where: str, shown: str |
     if there is not None:
         problem = f"{there} is {'a folder' if os.path.isdir(there) else 'no regular file'}"
         raise ConfigError(key, shown or name, problem, "the name of a file", where)
-    raise ConfigError(key, shown or name, "no such file", "one of " + ", ".join(map(str, candidates)), where)
+    raise ConfigError(
+        key, shown or name, "no such file", "one of " + ", ".join(map(str, candidates)), where, kind="unknown_name"
+    )
 
 
 def merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
@@ -344,10 +351,11 @@ def invalid(
     if first["type"] == "extra_forbidden":
         return unknown_key(key, str(path[-1]), known if len(path) == 1 else [], where)
     if first["type"] == "missing":
-        return ConfigError(key, None, "is required", where=where)
+        return ConfigError(key, None, "is required", where=where, kind="required")
     context = first.get("ctx", {})
-    allowed = str(context.get("expected", "")) if first["type"] in {"literal_error", "enum"} else ""
-    problem = first["msg"].removeprefix("Value error, ")
+    allowed = str(context.get("expected", "")) if first["type"] == "literal_error" else ""
+    choices = _LITERAL.findall(allowed)
+    problem = told(first)
     value = context["shown"] if "shown" in context else given(first["input"])  # what it may not show is a secret
     if context.get("at"):
         key = below(key, context["at"])
@@ -362,9 +370,12 @@ def invalid(
                 value, bound = size, format_size(bound)
                 problem = "too large" if name in {"le", "lt"} else "too small"
             allowed = f"{words} {bound}"
-    return ConfigError(key or "the value", value, problem[:1].lower() + problem[1:], allowed, where)
+    problem = problem[:1].lower() + problem[1:]
+    return ConfigError(key or "the value", value, problem, allowed, where, choices=choices)
 
 
+_LITERAL = re.compile(r"'([^']*)'")
+"""A choice in pydantic's list of them, which it gives as a text alone."""
 _NAME_FORM = "not a valid name", "lower-case letters, digits and hyphens"
 _NEEDED = {
     "int_type": "needs a whole number",

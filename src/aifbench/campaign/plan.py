@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from aifbench.campaign.config import Config, Suite
 from aifbench.campaign.matrix import points, size
 from aifbench.core.benchmark import Benchmark
-from aifbench.core.errors import ConfigError, full_disk
+from aifbench.core.errors import ConfigError, FieldError, full_disk, told
 from aifbench.core.ids import BATCH_DIGITS, CASE_DIGITS, digest
 from aifbench.core.params import MOST_CASES, Params
 from aifbench.core.repetitions import Repetitions
@@ -269,7 +269,8 @@ def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
     limit = config.system.limits.clients
     if size(suite) > MOST_CASES:
         key = f"{suite.prefix}.axes" if suite.prefix else "axes"
-        raise ConfigError(key, None, f"{size(suite)} cases in one suite", f"at most {MOST_CASES}", suite.where)
+        problem, allowed = f"{size(suite)} cases in one suite", f"at most {MOST_CASES}"
+        raise ConfigError(key, None, problem, allowed, suite.where)
     matrix = list(points(suite))
     made = 0
     try:
@@ -295,20 +296,21 @@ def _resolved(suite: Suite, config: Config) -> Iterator[Params]:
                 key = _key(suite, "clients")
                 problem = f"more clients than system '{config.system.name}' allows"
                 allowed = f"at most {limit} (limits.clients)"
-                raise ConfigError(key, clients, problem, allowed, suite.where, over_limit=True)
+                raise ConfigError(key, clients, problem, allowed, suite.where, kind="over_limit")
             yield params
 
 
 def _cross_error(error: ValidationError, suite: Suite, values: Mapping[str, Any]) -> ConfigError:
-    """Return the error of a combination; its message begins with the field that it is about."""
+    """Return the error of a combination, with the field that its validator names."""
     first = error.errors(include_url=False)[0]
-    problem = first["msg"].removeprefix("Value error, ")
-    name = str(first["loc"][0]) if first["loc"] else problem.split(maxsplit=1)[0].rstrip(":=,")
-    if first["type"] == "missing":
-        problem = "is required"
-    elif name in problem[: len(name)]:
-        problem = problem[len(name) :].lstrip(" :=")
-    return ConfigError(_key(suite, name), values.get(name), problem, where=suite.where)
+    name, problem, missing = "".join(map(str, first["loc"][:1])), told(first), first["type"] == "missing"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        name, problem = cause.field, cause.problem
+    key = _key(suite, name) if name else suite.prefix or suite.keys.name
+    if missing:
+        return ConfigError(key, None, "is required", where=suite.where, kind="required")
+    return ConfigError(key, values.get(name), problem, where=suite.where)
 
 
 def _origin(suite: Suite, name: str) -> str:
@@ -363,7 +365,7 @@ def check(plan: Plan, *, machine: bool) -> None:
             config.keys.budget.node_hours,
             f"the plan is expected to take {hours:.2f} node-hours; raise the budget or take values out of the axes",
             where=str(config.files[0]),
-            over_limit=True,
+            kind="over_limit",
         )
 
 
@@ -382,7 +384,7 @@ def _check_system(plan: Plan) -> None:
     where = f"system '{system.name}'"
     if system.slurm is not None and system.slurm.account is None:
         problem = "is required: the account that pays; or set it in the variable SBATCH_ACCOUNT"
-        raise ConfigError("slurm.account", None, problem, where=where)
+        raise ConfigError("slurm.account", None, problem, where=where, kind="required")
     suites = {suite.keys.name: suite for suite in plan.config.suites}
     for suite in plan.config.suites:
         if suite.keys.job is not None and system.slurm is None:
@@ -391,12 +393,13 @@ def _check_system(plan: Plan) -> None:
         case = batch.cases[0]
         suite, params = suites[case.suites[0]], case.params
         if params.nodes() > 1 and system.slurm is None:
-            raise ConfigError(_key(suite, "topology"), "two-node", f"{where} is one machine", "same-node", suite.where)
+            key, problem = _key(suite, "topology"), f"{where} is one machine"
+            raise ConfigError(key, "two-node", problem, where=suite.where, choices=["same-node"])
         most = system.node.gpus if system.node is not None else None
         if most is not None and params.gpus() > most:
             problem = f"more GPUs in all servers than a node of {where} has"
             key, allowed = _key(suite, "engine.gpus"), f"at most {most}"
-            raise ConfigError(key, params.gpus(), problem, allowed, suite.where, over_limit=True)
+            raise ConfigError(key, params.gpus(), problem, allowed, suite.where, kind="over_limit")
         hours = system.limits.job_hours
         if hours is not None and batch.expected_s > 3600 * hours:
             problem = (
@@ -405,7 +408,7 @@ def _check_system(plan: Plan) -> None:
             )
             key = f"{suite.prefix}.pack" if suite.prefix else "pack"
             allowed = "fewer cases or repetitions per job"
-            raise ConfigError(key, suite.keys.pack, problem, allowed, suite.where, over_limit=True)
+            raise ConfigError(key, suite.keys.pack, problem, allowed, suite.where, kind="over_limit")
 
 
 def _check_machine(plan: Plan) -> None:

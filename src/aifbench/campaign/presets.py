@@ -56,7 +56,8 @@ def _read(path: Path) -> Preset:
     except ValidationError as error:
         raise invalid(error, "", where, known=[*PresetKeys.model_fields, "suite"]) from None
     if preset.benchmark not in benchmarks():
-        allowed = ", ".join(benchmarks())
         value = given(preset.suite["benchmark"]) if "benchmark" in preset.suite else None
-        raise ConfigError("suite.benchmark", value, "no such benchmark", allowed, where)
+        raise ConfigError(
+            "suite.benchmark", value, "no such benchmark", where=where, kind="unknown_name", choices=benchmarks()
+        )
     return preset

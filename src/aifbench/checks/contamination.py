@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from aifbench.checks.kinds import NOISY
+from aifbench.core.notes import Note
 from aifbench.core.roles import CLIENT_NODE, NODE
 
-NOISY = "noisy:"
-"""First word of the note."""
 MOST_FOREIGN_CORES = 0.2
 """An idle Linux node with a login or two stays below it; one busy neighbour is far above."""
 
@@ -53,12 +53,10 @@ def _cores(samples: Any, t_start_s: float, t_end_s: float) -> float | None:
     return cores if np.isfinite(cores) else None
 
 
-def contamination_notes(cores: Sequence[float | None]) -> list[str]:
+def contamination_notes(cores: Sequence[float | None]) -> list[Note]:
     """Return the caution about a case from the foreign cores of its repetitions."""
     noisy = [value for value in cores if value is not None and value > MOST_FOREIGN_CORES]
     if not noisy:
         return []
-    return [
-        f"{NOISY} in {len(noisy)} of {len(cores)} repetitions other processes used over {MOST_FOREIGN_CORES:g} cores "
-        f"(at most {max(noisy):.1f})"
-    ]
+    found = {"noisy": len(noisy), "repetitions": len(cores), "cores": max(noisy)}
+    return [NOISY.caution(**found, limit_cores=MOST_FOREIGN_CORES)]

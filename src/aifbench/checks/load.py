@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aifbench.checks.kinds import LITTLES_LAW
+from aifbench.core.notes import Note
 
-def littles_law(throughput_per_s: float, residence_s: float, clients: int, tolerance: float = 0.05) -> list[str]:
+
+def littles_law(throughput_per_s: float, residence_s: float, clients: int, tolerance: float = 0.05) -> list[Note]:
     """Return the reason, if any, why a closed loop of `clients` was not kept busy.
 
     In a closed loop N = X R: the clients equal throughput (operations/s) times mean residence (s; the operation and, if
@@ -21,8 +24,13 @@ def littles_law(throughput_per_s: float, residence_s: float, clients: int, toler
     if abs(in_flight - clients) <= tolerance * clients:
         return []
     return [
-        f"Little's law does not hold: {throughput_per_s:.4g} operations/s x {residence_s:.4g} s "
-        f"= {in_flight:.3g} in flight, but {clients} clients (tolerance {tolerance:.0%})"
+        LITTLES_LAW.against(
+            throughput_per_s=throughput_per_s,
+            residence_s=residence_s,
+            in_flight=in_flight,
+            clients=clients,
+            tolerance=tolerance,
+        )
     ]
 
 
@@ -53,7 +61,7 @@ class SteadyWindow:
         """Time average of operations in flight."""
         return self.busy_s / self.length_s
 
-    def reasons(self, clients: int, think_s: float = 0.0) -> list[str]:
+    def reasons(self, clients: int, think_s: float = 0.0) -> list[Note]:
         """Return the reason, if any, why `clients` who think `think_s` were not kept busy (see `littles_law`)."""
         if not self.operations:
             return []

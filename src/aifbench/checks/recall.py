@@ -15,6 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from aifbench.checks.kinds import RECALL_LOW, RECALL_UNKNOWN, TRUTH_SHORT
+from aifbench.core.notes import Note
+
 TIE_TOLERANCE = 1e-6
 """Relative difference of two distances that counts as a tie."""
 
@@ -75,15 +78,15 @@ def ties_at(truth_distances: Floats, k: int) -> int:
     return int(np.count_nonzero(after <= last + TIE_TOLERANCE * np.abs(last)))
 
 
-def recall_reasons(mean: float | None, floor: float, truth_rows: int, queries: int) -> list[str]:
+def recall_reasons(mean: float | None, floor: float, truth_rows: int, queries: int) -> list[Note]:
     """Return why a repetition with this mean recall must not be used; empty when it may."""
     reasons = []
     if truth_rows < queries:
-        reasons.append(f"truth covers {truth_rows} of {queries} queries")
+        reasons.append(TRUTH_SHORT.against(truth_rows=truth_rows, queries=queries))
     if mean is None or math.isnan(mean):
-        reasons.append("recall could not be computed")
+        reasons.append(RECALL_UNKNOWN.against())
     elif mean < floor:
-        reasons.append(f"recall {mean:.4g} is below the floor {floor:g}")
+        reasons.append(RECALL_LOW.against(recall=mean, floor=floor))
     return reasons
 
 

@@ -150,7 +150,7 @@ def serve(
 
     for name in services or ():
         if name not in SERVICES:
-            raise ConfigError("service", name, "no such service", ", ".join(SERVICES))
+            raise ConfigError("service", name, "no such service", kind="unknown_name", choices=SERVICES)
     start(
         Settings.find(project, results),
         list(dict.fromkeys(services or SERVICES)),

@@ -129,5 +129,5 @@ def where(
     }
     known = files if tcp else {"socket": settings.socket, **files}
     if what not in known:
-        raise ConfigError("what", what, "no such file", ", ".join(known))
+        raise ConfigError("what", what, "no such file", kind="unknown_name", choices=known)
     typer.echo(known[what])

@@ -176,3 +176,11 @@ def schema(
 
     for path in write_schemas(folder):
         typer.echo(path)
+
+
+@commands.command()
+def reasons() -> None:
+    """Print all reasons and cautions that records can hold, as the page docs/reasons.md."""
+    from aifbench.tables.reasons import page
+
+    typer.echo(page(), nl=False)

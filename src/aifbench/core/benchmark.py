@@ -5,6 +5,7 @@ A benchmark is a folder with these modules, here or in another package (docs/add
 `params.py`   one `Params` subclass (pure): YAML keys, schema, ids, labels, expected time.
 `worker.py`   one `Worker` subclass (does things): runs in a fresh process per round and stores raw events only.
 `metrics.py`  `evaluate(...)` (pure): raw events and facts of one repetition -> metrics and verdict.
+`kinds.py`    one `Kind` for each thing that a verdict can say (pure).
 `preflight.py` `check(...)`: what only this machine can tell (a file, free space, a reachable URL).
 `menu.py`     `MENU` (pure): what people are told and asked where they launch it.
 `server.py`   only where a batch needs a server: one `Server` subclass that the runner starts and stops.
@@ -29,6 +30,7 @@ import numpy as np
 
 from aifbench.core.errors import ConfigError
 from aifbench.core.menu import Menu
+from aifbench.core.notes import Kind, kinds_of
 from aifbench.core.params import Params
 from aifbench.core.records import Metric, Validity
 from aifbench.core.system import System
@@ -213,6 +215,10 @@ class Benchmark:
     def evaluate(self) -> Evaluate:
         """Import the pure function from raw events to metrics."""
         return self._module("metrics").evaluate  # type: ignore[no-any-return]
+
+    def kinds(self) -> list[Kind]:
+        """Import what its verdicts can say; a benchmark without such a module says nothing of its own."""
+        return kinds_of(self._module("kinds")) if find_spec(f"{self.package}.kinds") is not None else []
 
     def menu(self) -> Menu:
         """Import what people are told and asked about it."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 _LONGEST_KEY, _LONGEST_VALUE, _LONGEST_TEXT = 200, 100, 1500
 
@@ -24,18 +24,38 @@ NULL = Written("null")
 """A value that is null, told apart from None: no value."""
 
 
+ErrorKind = Literal["invalid", "unknown_key", "unknown_name", "required", "over_limit", "not_here"]
+ERROR_KINDS: dict[ErrorKind, str] = {
+    "invalid": "the value cannot work, by itself or with the others",
+    "unknown_key": "nothing reads this key",
+    "unknown_name": "there is nothing of this name; `choices` are the names that there are",
+    "required": "the key, or a value of it, is needed",
+    "over_limit": "it would work, but asks for more than the system or the budget gives",
+    "not_here": "this machine lacks what it names, or cannot reach, read or write it",
+}
+
+
 class ConfigError(Exception):
     """A configuration that cannot work. `key` is a dotted path such as `suites[1].axes.top_k`.
 
-    `value` None: the error is about no value; one that is null is `NULL`. `over_limit`: it would work, but asks for
-    more than the system or the budget gives.
+    `value` None: the error is about no value; one that is null is `NULL`. `problem` and `allowed` are words for a
+    reader; a program goes by `kind`, and by `choices`: the names that may stand there, where they can be listed.
     """
 
     def __init__(
-        self, key: str, value: Any, problem: str, allowed: str = "", where: str = "", *, over_limit: bool = False
+        self,
+        key: str,
+        value: Any,
+        problem: str,
+        allowed: str = "",
+        where: str = "",
+        *,
+        kind: ErrorKind = "invalid",
+        choices: Iterable[str] = (),
     ) -> None:
-        self.key, self.value, self.problem, self.allowed, self.where = key, value, problem, allowed, where
-        self.over_limit = over_limit
+        self.key, self.value, self.problem, self.where = key, value, problem, where
+        self.kind, self.choices = kind, tuple(choices)
+        self.allowed = allowed or ", ".join(self.choices)
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -49,7 +69,21 @@ class ConfigError(Exception):
     def at(self, where: str, prefix: str = "") -> ConfigError:
         """Return the same error placed in a file, with `prefix` before the key."""
         key = f"{prefix}.{self.key}" if prefix else self.key
-        return ConfigError(key, self.value, self.problem, self.allowed, where, over_limit=self.over_limit)
+        return ConfigError(key, self.value, self.problem, self.allowed, where, kind=self.kind, choices=self.choices)
+
+
+class FieldError(ValueError):
+    """What a validator of a model has against one field of it, or against how that goes with others."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}")
+
+
+def told(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says: the words of a ValueError of ours, else its own."""
+    cause = error.get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, ValueError) else str(error["msg"])
 
 
 def full_disk(error: OSError) -> str | None:
@@ -70,7 +104,7 @@ def unknown_key(key: str, name: str, known: list[str], where: str = "") -> Confi
     """Return the error for a key that nothing reads, with the nearest known key or the list of all."""
     near = nearest(name, known)
     hint = f"unknown key, did you mean '{near}'?" if near else "unknown key"
-    return ConfigError(key, None, hint, "" if near else ", ".join(sorted(known)), where)
+    return ConfigError(key, None, hint, where=where, kind="unknown_key", choices=() if near else sorted(known))
 
 
 def given(value: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from aifbench.core.notes import TEXT, Note
 
 SCHEMA_VERSION = 1
 
@@ -53,33 +56,50 @@ class Metric(Record):
     ci_high: float | None = None
     instrument: float | None = None
     shared: bool = False
-    reason: str | None = None
+    reason: Note | None = None
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _of_text(cls, reason: Any) -> Any:
+        """Take the sentence of an earlier version as a note."""
+        return TEXT.absent(text=reason) if isinstance(reason, str) and reason else reason or None
 
     @model_validator(mode="after")
     def _absent_needs_reason(self) -> Metric:
-        if self.value is None and not self.reason:
+        if self.value is None and self.reason is None:
             raise ValueError("a metric without a value needs a reason")
         if self.value is not None and not abs(self.value) < LARGEST:
             raise ValueError("a metric's value must be finite; use None with a reason")
         return self
 
     @classmethod
-    def absent(cls, unit: str, reason: str, *, n: int = 0, method: str = "not measured") -> Metric:
+    def absent(cls, unit: str, reason: Note, *, n: int = 0, method: str = "not measured") -> Metric:
         """Return a metric that says why it has no value."""
         return cls(value=None, unit=unit, n=n, method=method, reason=reason)
 
 
 class Validity(Record):
-    """The verdict that stands before each number. `notes` are cautions that do not invalidate."""
+    """The verdict that stands before each number. `notes` are cautions that do not invalidate.
+
+    In records of earlier versions both are sentences: notes of the kind `text`.
+    """
 
     valid: bool = True
-    reasons: list[str] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
+    reasons: list[Note] = Field(default_factory=list)
+    notes: list[Note] = Field(default_factory=list)
+
+    @field_validator("reasons", "notes", mode="before")
+    @classmethod
+    def _of_texts(cls, value: Any, info: ValidationInfo) -> Any:
+        made = TEXT.against if info.field_name == "reasons" else TEXT.caution
+        return [made(text=one) if isinstance(one, str) else one for one in value] if isinstance(value, list) else value
 
     @classmethod
-    def of(cls, reasons: list[str], notes: list[str] | None = None) -> Validity:
-        """Return a verdict that is valid exactly when there is no reason against it."""
-        return cls(valid=not reasons, reasons=reasons, notes=notes or [])
+    def of(cls, notes: Iterable[Note]) -> Validity:
+        """Return the verdict of notes: valid exactly when none of them is against it."""
+        told = list(notes)
+        reasons = [note for note in told if note.severity == "invalid"]
+        return cls(valid=not reasons, reasons=reasons, notes=[note for note in told if note.severity == "caution"])
 
 
 class Where(Record):
@@ -150,6 +170,8 @@ class Invocation(Record):
     measured_s: Seconds = 0.0
     status: BatchStatus = "running"
     reason: str | None = None
+    signal: str | None = None
+    """Name of the signal that ended it, such as SIGTERM; None: none did, or an earlier version does not tell."""
     phases: list[Phase] = Field(default_factory=list)
     facts: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
@@ -169,6 +191,9 @@ class BatchRecord(Record):
     planned: dict[str, Count]
     """Planned repetitions by case id."""
     done: dict[str, Count] = Field(default_factory=dict)
+    reasons: dict[str, Count] = Field(default_factory=dict)
+    notes: dict[str, Count] = Field(default_factory=dict)
+    """How many repetitions bear each kind of reason, and of caution."""
     invalid: list[str] | None = None
     """Cases that are invalid with the repetitions done so far; None: not told, by an earlier version."""
     invocations: list[Invocation] = Field(default_factory=list)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from aifbench.core.errors import ConfigError, nearest
+from aifbench.core.errors import ConfigError, FieldError, nearest
 from aifbench.core.params import Params, setup, vary
 from aifbench.core.strict import Strict
 from aifbench.engines.settings import Engine, LlamaCpp, Ollama, OpenAI, variables
@@ -137,19 +137,20 @@ class InferenceParams(Params):
     def _fits_context(self) -> InferenceParams:
         context = getattr(self.engine, "context", None)
         if context is not None and self.output_tokens >= context:
-            raise ValueError(
-                f"output_tokens: {self.output_tokens} leave no room for a prompt in a context of {context}"
+            raise FieldError(
+                "output_tokens", f"{self.output_tokens} leave no room for a prompt in a context of {context}"
             )
         return self
 
     @model_validator(mode="after")
     def _prefix_fits_mode(self) -> InferenceParams:
         if (self.cache == "shared-prefix") != bool(self.shared_prefix_tokens):
-            raise ValueError("shared_prefix_tokens: goes with cache shared-prefix, which needs it")
+            raise FieldError("shared_prefix_tokens", "goes with cache shared-prefix, which needs it")
         if self.cache == "shared-prefix" and self.prefix_characters >= len(self.prompt_text):
-            raise ValueError(
-                f"shared_prefix_tokens: the prompt has {len(self.prompt_text)} characters, "
-                f"so at most {(len(self.prompt_text) - 1) // CHARACTERS_PER_TOKEN} tokens of it can be shared"
+            raise FieldError(
+                "shared_prefix_tokens",
+                f"the prompt has {len(self.prompt_text)} characters, "
+                f"so at most {(len(self.prompt_text) - 1) // CHARACTERS_PER_TOKEN} tokens of it can be shared",
             )
         return self
 
@@ -158,29 +159,29 @@ class InferenceParams(Params):
         if self.find is None:
             return self
         if self.slo is None:
-            raise ValueError("find: needs an slo that the load is to keep")
+            raise FieldError("find", "needs an slo that the load is to keep")
         if (self.find == "clients") != isinstance(self.schedule, Closed):
-            raise ValueError("find: clients goes with a closed schedule, rate with an open one")
+            raise FieldError("find", "clients goes with a closed schedule, rate with an open one")
         if self.find == "rate" and not hasattr(self.schedule, "rate"):
-            raise ValueError("find: rate goes with a schedule of one rate: constant, poisson, gamma or on-off")
+            raise FieldError("find", "rate goes with a schedule of one rate: constant, poisson, gamma or on-off")
         return self
 
     @model_validator(mode="after")
     def _trace_is_long_enough(self) -> InferenceParams:
         if isinstance(self.schedule, Trace) and self.requests > len(self.schedule_s):
-            raise ValueError(f"requests: the trace has {len(self.schedule_s)} send times")
+            raise FieldError("requests", f"the trace has {len(self.schedule_s)} send times")
         return self
 
     @model_validator(mode="after")
     def _two_nodes_need_a_server_of_ours(self) -> InferenceParams:
         if self.topology == "two-node" and not self.starts_server:
-            raise ValueError("topology: two-node needs an engine that the batch starts itself, not one with a url")
+            raise FieldError("topology", "two-node needs an engine that the batch starts itself, not one with a url")
         return self
 
     @model_validator(mode="after")
     def _servers_are_ours(self) -> InferenceParams:
         if self.servers > 1 and not self.starts_server:
-            raise ValueError("servers: more than 1 needs an engine that the batch starts itself, not one with a url")
+            raise FieldError("servers", "more than 1 needs an engine that the batch starts itself, not one with a url")
         return self
 
     @property
@@ -336,8 +337,9 @@ def _read_prompt(name: str, folders: Sequence[Path]) -> str:
     names = sorted({path.stem for prompts in places for path in prompts.glob("*.txt")})
     near = nearest(name, names)
     problem = f"no such prompt in {' or '.join(f'{prompts}/' for prompts in places)}"
+    problem = f"{problem}, did you mean '{near}'?" if near else problem
     allowed = ", ".join([*names, "or a text with white space in it"])
-    raise ConfigError("prompt", name, f"{problem}, did you mean '{near}'?" if near else problem, allowed)
+    raise ConfigError("prompt", name, problem, allowed, kind="unknown_name", choices=names)
 
 
 def _check_text(name: str, text: str, what: str) -> None:

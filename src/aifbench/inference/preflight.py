@@ -36,12 +36,14 @@ def check(params: InferenceParams, system: System) -> Iterator[ConfigError]:
 
 def _check_llamacpp(engine: LlamaCpp) -> Iterator[ConfigError]:
     if find_spec("xllamacpp") is None:
-        yield ConfigError("engine.kind", engine.kind, "the package xllamacpp is not installed", "openai, ollama")
+        problem = "the package xllamacpp is not installed"
+        yield ConfigError("engine.kind", engine.kind, problem, kind="not_here", choices=["openai", "ollama"])
     path = model_path(engine.model)
     if path is None:
         package = f" (package {PACKAGED[engine.model].replace('_', '-')})" if engine.model in PACKAGED else ""
-        known = ", ".join([*PACKAGED, "the path of a .gguf file"])
-        yield ConfigError("engine.model", engine.model, f"no such model here{package}", known)
+        allowed = ", ".join([*PACKAGED, "the path of a .gguf file"])
+        problem = f"no such model here{package}"
+        yield ConfigError("engine.model", engine.model, problem, allowed, kind="not_here", choices=PACKAGED)
         return
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -59,21 +61,23 @@ def _check_there(engine: OpenAI | Ollama, system: System, url: str, path: str) -
         status, _ = ask(target, path, TIMEOUT_S)
     except ssl.SSLCertVerificationError as error:
         hint = "`ca_file` names the file of the authority that vouches for it"
-        yield ConfigError("engine.url", url, f"its certificate is not trusted: {error.verify_message}; {hint}")
+        yield ConfigError(
+            "engine.url", url, f"its certificate is not trusted: {error.verify_message}; {hint}", kind="not_here"
+        )
         return
     except (OSError, http.client.HTTPException) as error:
         reason = printable(str(error)) or type(error).__name__
-        yield ConfigError("engine.url", url, f"does not answer within {TIMEOUT_S:g} s: {reason}")
+        yield ConfigError("engine.url", url, f"does not answer within {TIMEOUT_S:g} s: {reason}", kind="not_here")
         return
     if status >= 500:
-        yield ConfigError("engine.url", url, f"answers GET {target.path}{path} with status {status}")
+        yield ConfigError("engine.url", url, f"answers GET {target.path}{path} with status {status}", kind="not_here")
 
 
 def _check_variables(engine: OpenAI | Ollama) -> Iterator[ConfigError]:
     for key, name in variables(engine.model_dump(mode="json")).items():
         value = os.environ.get(name)
         if not value:
-            yield ConfigError(f"engine.{key}", name, "this environment variable is not set")
+            yield ConfigError(f"engine.{key}", name, "this environment variable is not set", kind="not_here")
         elif key.startswith("query."):
             if not value.isprintable():
                 yield ConfigError(f"engine.{key}", name, "this environment variable has control characters in it")
@@ -89,19 +93,21 @@ def _check_certificates(engine: OpenAI | Ollama, system: System) -> Iterator[Con
         yield ConfigError("engine.ca_file", str(file), "needs a path from / on: a container has another working folder")
         return
     if not file.is_file():
-        yield ConfigError("engine.ca_file", str(file), "no such file")
+        yield ConfigError("engine.ca_file", str(file), "no such file", kind="not_here")
         return
     try:
         ssl.create_default_context(cafile=file)
     except ssl.SSLError:
         yield ConfigError("engine.ca_file", str(file), "holds no certificates in PEM form")
     except OSError as error:
-        yield ConfigError("engine.ca_file", str(file), f"cannot be read: {error.strerror}")
+        yield ConfigError("engine.ca_file", str(file), f"cannot be read: {error.strerror}", kind="not_here")
 
 
 def _check_own_ollama(engine: Ollama, system: System) -> Iterator[ConfigError]:
     if system.container == "none" and shutil.which("ollama") is None:
-        yield ConfigError("engine.kind", engine.kind, "the program `ollama` is not on PATH; or give a `url`")
+        yield ConfigError(
+            "engine.kind", engine.kind, "the program `ollama` is not on PATH; or give a `url`", kind="not_here"
+        )
 
 
 def _check_ollama(engine: Ollama, system: System, url: str) -> Iterator[ConfigError]:
@@ -112,7 +118,7 @@ def _check_ollama(engine: Ollama, system: System, url: str) -> Iterator[ConfigEr
     listed = ask_json(adapter(engine, url).target, "/api/tags", timeout_s=TIMEOUT_S)
     if listed is None:
         problem = "does not list its models: no Ollama server, or one that wants other headers"
-        yield ConfigError("engine.url", url, problem)
+        yield ConfigError("engine.url", url, problem, kind="not_here")
         return
     names = [str(model.get("name")) for model in objects(listed, "models")]
     if engine.model not in names and f"{engine.model}:latest" not in names:

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 
 from aifbench.checks.load import steady_window
 from aifbench.core.benchmark import Raw
+from aifbench.core.notes import kinds_of, sentence
+from aifbench.inference import kinds
 from aifbench.inference.metrics.first_token import first_token_metrics
 from aifbench.inference.metrics.gaps import gap_metrics
 from aifbench.inference.metrics.latency import request_metrics
 from aifbench.inference.metrics.observed import Instrument, Requests
 from aifbench.inference.metrics.tokens import generation_metrics
+from aifbench.stats import kinds as stats
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +41,7 @@ PER_SECOND = {"s": 1.0, "ms": 1e3, "ns": 1e9}
 """How many of each tool's unit of time are a second."""
 RATE = "tokens/s"
 WIDTH = 120
+_KINDS = {kind.name: kind for module in (kinds, stats) for kind in kinds_of(module)}
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,8 @@ def _aifbench(run: _Run) -> list[Row]:
         for statistic, name in zip(statistics, names, strict=False):
             metric = metrics[name]
             figure = (name, metric.value, metric.unit, metric.n)
-            rows.append(Row("aifbench", quantity, statistic, *figure, definition, metric.reason or ""))
+            said = sentence(metric.reason, _KINDS) if metric.reason else ""
+            rows.append(Row("aifbench", quantity, statistic, *figure, definition, said))
     return rows
 
 

@@ -43,7 +43,7 @@ class InferenceServer(Server[InferenceParams]):
         for engine in params.models():
             if not ollama.manifest(system.paths.models, engine.model).is_file():
                 problem = f"{system.paths.models} does not hold it; `aifbench model {engine.model}` puts it there"
-                yield ConfigError("engine.model", engine.model, problem)
+                yield ConfigError("engine.model", engine.model, problem, kind="not_here")
 
     def endpoint(self, params: InferenceParams, place: Place) -> str:
         """Return the base URL of the engine."""

@@ -76,14 +76,14 @@ class Containers:
             return
         if shutil.which(self._system.apptainer.command) is None:
             problem = "no such program: load its module (`modules` of the system)"
-            yield ConfigError("apptainer.command", self._system.apptainer.command, problem)
+            yield ConfigError("apptainer.command", self._system.apptainer.command, problem, kind="not_here")
         for path in self._system.apptainer.binds:
             if not path.exists():
-                yield ConfigError("apptainer.binds", str(path), "no such file or folder")
+                yield ConfigError("apptainer.binds", str(path), "no such file or folder", kind="not_here")
         for name in names:
             if not self.image(name).is_file():
                 problem = f"no such image; `aifbench image {name}` makes it, or put the file there"
-                yield ConfigError("paths.images", str(self.image(name)), problem)
+                yield ConfigError("paths.images", str(self.image(name)), problem, kind="not_here")
 
     def digests(self, names: Iterable[str]) -> dict[str, str] | None:
         """Return the SHA-256 of each image by name, None without containers."""

@@ -51,7 +51,7 @@ def make_image(name: str, system: System, out: Path) -> dict[str, Any]:
     """Make `out` unless it is there; return its record. Of two makers one waits. Raises `ImageError`, `ConfigError`."""
     images = known_images()
     if name not in images:
-        raise ConfigError("image", name, "no such image", ", ".join(images))
+        raise ConfigError("image", name, "no such image", kind="unknown_name", choices=images)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(out):
         origin = "given"

@@ -75,7 +75,9 @@ def _local_file(settings: Ollama) -> Path | None:
         return None
     file = model_path(settings.gguf)
     if file is None:
-        raise ConfigError("engine.gguf", settings.gguf, "no such file, and no package of that name is installed")
+        raise ConfigError(
+            "engine.gguf", settings.gguf, "no such file, and no package of that name is installed", kind="not_here"
+        )
     return file
 
 

@@ -15,7 +15,6 @@ from aifbench.records.reading import Reader, check_version
 
 FILE = "plan.json"
 LOST = "what was to be measured, and how often"
-NOT_TOLD = "plan.json is damaged or missing: nothing tells how often this case was to be measured"
 
 
 class _Entry(BaseModel):

@@ -9,9 +9,9 @@ from statistics import median
 from aifbench.analysis.cases import Case
 from aifbench.analysis.findings import Finding, Part
 from aifbench.analysis.numbers import count, fixed
-from aifbench.checks.contamination import NOISY
+from aifbench.checks.kinds import NOISY
 from aifbench.core.states import STATES
-from aifbench.report.load import Results, alike, inside, worst_of
+from aifbench.report.load import Results, cautions, inside
 from aifbench.report.places import NONE, containers
 
 WIDE = 0.25
@@ -76,14 +76,10 @@ def trust(results: Results) -> list[tuple[Part, ...]]:
         )
     else:
         lines.append((Part("Instrument: its error was not measured."),))
-    noted = [case for case in valid if case.notes]
+    noted = sum(bool(case.notes) for case in valid)
     if noted:
-        kinds: dict[str, list[str]] = {}
-        for case in noted:
-            for kind, note in {alike(note): note for note in case.notes}.items():
-                kinds.setdefault(kind, []).append(note)
-        common = worst_of(max(kinds.values(), key=len))
-        lines.append((Part(f"Cautions: {len(noted)} of {len(valid)} valid cases bear one; most often: {common}."),))
+        common, _ = cautions(valid)[0]
+        lines.append((Part(f"Cautions: {noted} of {len(valid)} valid cases bear one; most often: {common}."),))
     notes = machine_notes(results)
     if notes:
         lines.append((Part(f"Machine: {'; '.join(notes)}."),))
@@ -140,7 +136,7 @@ def _usable(results: Results) -> str:
 
 def _all_valid(results: Results) -> str:
     total = len(results.cases)
-    noisy = sum(any(note.startswith(NOISY) for note in case.notes) for case in results.cases)
+    noisy = sum(case.bears(NOISY) for case in results.cases)
     if noisy > MANY_NOISY * total:
         text = f"With care: all {total} cases passed every check, but beside {noisy} of them other work used the cores."
         return f"{text} Run them again on a quiet node before you compare."

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+from pydantic import ValidationError
 
 from aifbench.analysis.cases import Case, Repetition, Value
 from aifbench.analysis.report import BenchmarkReport, report_of
 from aifbench.core.damage import Damage
-from aifbench.core.records import BatchRecord
+from aifbench.core.notes import Note
+from aifbench.core.records import BatchRecord, Validity
 from aifbench.core.states import STATES
 from aifbench.records.planned import Planned, read_plan
 from aifbench.records.reading import Reader
 from aifbench.records.store import BatchStore
-from aifbench.registry import benchmarks
+from aifbench.registry import benchmarks, kinds, sentence
 from aifbench.report import places
 from aifbench.tables.accounting import jobs_in
 from aifbench.tables.collect import case_row
 from aifbench.tables.reading import arrays, rows
 
 Part = TypeVar("Part")
-_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 @dataclass
@@ -97,11 +98,12 @@ def load(root: Path, made: Path | None = None) -> Results:
     known = benchmarks()
     names = dict.fromkeys([row["benchmark"] for row in told] + [entry.benchmark for entry in plan.cases])
     reports = {name: report_of(known.get(name)) for name in names}
-    cases = {row["case"]: case for row in told if (case := _case(row, reports)) is not None}
+    notes = _notes(tables)
+    cases = {row["case"]: case for row in told if (case := _case(row, reports, notes)) is not None}
     for entry in plan.cases:
-        if entry.case not in cases and (case := _case(case_row(entry), reports)) is not None:
+        if entry.case not in cases and (case := _case(case_row(entry)[0], reports, notes)) is not None:
             cases[entry.case] = case
-    definitions = _attach(tables, cases, reports)
+    definitions = _attach(tables, cases, reports, notes)
     batches = _batches(files, plan)
     left_out = list(places.leave_out(root, plan, cases, batches))
     left_out += [f"what {name} says of itself: {said.problem}" for name, said in reports.items() if said.problem]
@@ -122,21 +124,28 @@ def load(root: Path, made: Path | None = None) -> Results:
     )
 
 
-def alike(text: str) -> str:
-    """Return a text with its numbers taken out: what tells kinds of reasons and notes apart."""
-    return _NUMBER.sub("#", text)
+def cautions(cases: Iterable[Case]) -> list[tuple[str, int]]:
+    """Return the cautions of cases, the most frequent first: the worst of those that are alike, and their number."""
+    found: dict[tuple[str, ...], list[Note]] = {}
+    for case in cases:
+        for alike, note in {note.alike: note for note in case.notes}.items():
+            found.setdefault(alike, []).append(note)
+    told = [(sentence(max(notes, key=_amount)), len(notes)) for notes in found.values()]
+    return sorted(told, key=lambda entry: -entry[1])
 
 
-def worst_of(texts: Sequence[str]) -> str:
-    """Return the text with the largest last number among texts that are alike but for their numbers."""
-
-    def numbers(text: str) -> list[float]:
-        return [float(found.rstrip(".,").replace(",", "")) for found in reversed(_NUMBER.findall(text))]
-
-    return max(texts, key=numbers)
+def _amount(note: Note) -> float:
+    """Return how bad a note is among those of its kind; 0 where nothing tells it."""
+    kind = kinds().get(note.kind)
+    value = note.values.get(kind.worst) if kind else None
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport]) -> Case | None:
+_Notes = Mapping[tuple[str, int | None], list[Note]]
+"""Notes by case and repetition; those of the case itself by None."""
+
+
+def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport], notes: _Notes) -> Case | None:
     """Return the case of a row; None where its state or its parameters are none."""
     params = _object(row["params"])
     if params is None or row["state"] not in STATES:
@@ -148,7 +157,8 @@ def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport]) -> Cas
         axes=words.axes_of(params),
         words=words,
         **_as_written(row, "batch", "benchmark", "label", "state", "planned", "done", "failed"),
-        **_lists(row, "suites", "reasons", "notes"),
+        suites=row["suites"] or [],
+        **_verdict(row, None, notes),
     )
 
 
@@ -156,8 +166,21 @@ def _as_written(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
     return {column: row[column] for column in columns}
 
 
-def _lists(row: Mapping[str, Any], *columns: str) -> dict[str, Any]:
-    return {column: row[column] or [] for column in columns}
+def _verdict(row: Mapping[str, Any], repetition: int | None, notes: _Notes) -> dict[str, Any]:
+    """Return reasons and notes of a row; where the table of notes has none, they are the sentences in the row."""
+    found = notes.get((row["case"], repetition))
+    told = Validity.of(found) if found else Validity(reasons=row["reasons"] or [], notes=row["notes"] or [])
+    return {"reasons": told.reasons, "notes": told.notes}
+
+
+def _notes(files: Reader) -> _Notes:
+    """Return what is told of cases and repetitions; nothing where earlier versions wrote the tables."""
+    notes: dict[tuple[str, int | None], list[Note]] = {}
+    for row in rows(files, "notes") if files.is_there("tables/notes.parquet") else ():
+        with suppress(ValidationError):
+            note = Note(kind=row["kind"], severity=row["severity"], values=_object(row["values"]) or {})
+            notes.setdefault((row["case"], row["repetition"]), []).append(note)
+    return notes
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
@@ -169,7 +192,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
 
 
 def _attach(
-    files: Reader, cases: Mapping[str, Case], reports: Mapping[str, BenchmarkReport]
+    files: Reader, cases: Mapping[str, Case], reports: Mapping[str, BenchmarkReport], notes: _Notes
 ) -> dict[tuple[str, str], str]:
     """Give each case its metrics and repetitions; return the definitions of the metrics."""
     for row in rows(files, "metrics"):
@@ -183,6 +206,8 @@ def _attach(
                 row["method"] or "",
                 _finite(row["instrument"]),
                 row["reason"],
+                row["reason_kind"],
+                row["over"] or "",
             )
     by_key: dict[tuple[str, int], Repetition] = {}
     for row in rows(files, "repetitions"):
@@ -195,7 +220,7 @@ def _attach(
                 **_as_written(
                     row, "invocation", "status", "valid", "started_at", "error_kind", "error_message", "seed"
                 ),
-                **_lists(row, "reasons", "notes"),
+                **_verdict(row, row["repetition"], notes),
             )
             by_key[row["case"], repetition.index] = repetition
             cases[row["case"]].repetitions.append(repetition)

@@ -21,11 +21,12 @@ from aifbench.analysis.numbers import count, number, scale_for
 from aifbench.core.states import STATES
 from aifbench.files.written import atomic_write
 from aifbench.log.writer import WARNING
+from aifbench.registry import sentence
 from aifbench.report import problems
 from aifbench.report.cost import batch_rows, cost
 from aifbench.report.figures import DrawnPanel, charts, draw_panels, figure_files, write_figures
 from aifbench.report.findings import findings, headline, trust, verdict
-from aifbench.report.load import Results, alike, load, worst_of
+from aifbench.report.load import Results, cautions, load
 from aifbench.report.places import NONE, containers
 from aifbench.report.timelines import Timeline, timelines
 
@@ -153,11 +154,6 @@ def _section(results: Results, name: str, found: list[Finding]) -> Section:
     report = results.reports[name]
     present = dict.fromkeys(metric for case in cases for metric in case.metrics)
     wanted = (*results.headlines[name], *(report.columns or tuple(present)[:6]))
-    notes: dict[str, list[str]] = {}
-    for case in cases:
-        for note in {alike(note): note for note in case.notes}.values():
-            notes.setdefault(alike(note), []).append(note)
-    cautions = sorted(((worst_of(kind), len(kind)) for kind in notes.values()), key=lambda entry: -entry[1])
     drawn = [
         (chart, panels)
         for chart in charts(results, name)
@@ -167,7 +163,7 @@ def _section(results: Results, name: str, found: list[Finding]) -> Section:
         name=name,
         charts=drawn,
         findings=found,
-        cautions=cautions[:8],
+        cautions=cautions(cases)[:8],
         counts=[(state, count) for state in STATES if (count := sum(case.state == state for case in cases))],
         axes=independent(varying(cases), cases) or list(cases[0].axes)[:3],
         columns=[metric for metric in dict.fromkeys(wanted) if any(case.measured(metric) for case in cases)],
@@ -292,9 +288,9 @@ def _definitions(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
                 )
                 if value.value is None:
                     reason = value.reason or "no reason given"
-                    row["absent"].setdefault(alike(reason), []).append(reason)
+                    row["absent"].setdefault(value.absence, []).append(reason)
                 elif not row["over"]:
-                    row["over"] = value.method.rpartition("; ")[2]
+                    row["over"] = value.over
         for row in metrics.values():
             kinds = sorted(row["absent"].values(), key=len, reverse=True)
             row["absent"] = [(reasons[0], len(reasons)) for reasons in kinds[:3]]
@@ -398,8 +394,8 @@ def _group(
                 [case.planned, case.done, case.failed],
                 texts.places(case.suites),
                 [_cell(given.get(name), texts) for name in inputs],
-                texts.places(case.reasons),
-                texts.places(case.notes),
+                texts.places(map(sentence, case.reasons)),
+                texts.places(map(sentence, case.notes)),
                 [
                     [
                         *_digits([value.value, value.low, value.high, value.instrument], 6),
@@ -420,8 +416,8 @@ def _group(
                         repetition.started_at,
                         repetition.t_start_s,
                         repetition.t_end_s,
-                        texts.places(repetition.reasons),
-                        texts.places(repetition.notes),
+                        texts.places(map(sentence, repetition.reasons)),
+                        texts.places(map(sentence, repetition.notes)),
                         texts.place(
                             f"{repetition.error_kind}: {repetition.error_message}" if repetition.error_kind else None
                         ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from aifbench.analysis.cases import CONTAINER, Case
+from aifbench.checks.kinds import DIFFERENT_CONTAINERS
 from aifbench.core.records import BatchRecord, Invocation
 from aifbench.files.bounded import read_beneath
 from aifbench.records.planned import Planned
@@ -54,7 +55,7 @@ def tell_apart(cases: Iterable[Case], batches: Mapping[str, BatchRecord], plan: 
         case.axes[CONTAINER] = " and ".join(places)
         case.label = f"{case.label} · {CONTAINER}={case.axes[CONTAINER]}"
         if len(places) > 1:
-            case.notes.append(f"its repetitions ran in different containers: {', '.join(places)}")
+            case.notes.append(DIFFERENT_CONTAINERS.caution(containers=", ".join(places)))
 
 
 def leave_out(root: Path, plan: Planned, cases: dict[str, Case], batches: dict[str, BatchRecord]) -> Iterable[str]:

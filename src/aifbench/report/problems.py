@@ -6,44 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from aifbench.analysis.cases import Case
-from aifbench.report.load import Results, alike
+from aifbench.checks.kinds import DAMAGE
+from aifbench.registry import kinds
+from aifbench.report.load import Results
 
-_DAMAGE = ("raw events are damaged", "cases.jsonl is damaged", "of its recorded repetitions", "recorded twice")
-_BY_REASON: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        ("plan.json is damaged",),
-        "Delete plan.json and run the campaign again: it is written anew, and nothing is measured again.",
+_BY_ERROR = {
+    **dict.fromkeys(("enospc", "edquot"), "Free space where the case writes, or lower file_size."),
+    **dict.fromkeys(
+        ("erofs", "eacces", "eperm"),
+        "Choose a path where this user may write (paths.target of the system, or path).",
     ),
-    (_DAMAGE, "A file was damaged: `aifbench retry`, then run the campaign again. What can be read stays."),
-    (("enospc", "edquot", "no space"), "Free space where the case writes, or lower file_size."),
-    (("erofs", "eacces", "eperm"), "Choose a path where this user may write (paths.target of the system, or path)."),
-    (("direct_unsupported",), "This file system has no direct I/O: choose another path, or another mode."),
-    (("worker_crashed",), "See worker.log of the batch; often memory ran out."),
-    (("timeout", "no answer in time"), "It took too long: see worker.log and the resource lines, or ask for less."),
-    (
-        ("own work", "own threads"),
-        "The measuring process itself was the limit: use fewer clients, or give it more cores.",
-    ),
-    (
-        ("little", "in flight", "at work together"),
-        "Fewer operations were in flight than asked: see worker and server in the drawer; use fewer clients.",
-    ),
-    (
-        ("exhaustive index", "truth covers", "not be computed"),
-        "The ground truth does not fit the data: remove it from the cache folder and run again.",
-    ),
-    (("recall",), "Raise the search setting (nprobe, efSearch), or lower recall_floor if so low a recall is meant."),
-    (
-        ("not cold", "not warm", "not direct", "contradicted"),
-        "The cache was not in the asked state: keep other work off the node, or choose another mode.",
-    ),
-    (
-        ("verif", "corrupt"),
-        "What was read is not what was written: do not trust this file system until it is known why.",
-    ),
-    (("request", "connect", "reset", "http_5"), "See server.log of the batch; use fewer clients or more slots."),
-    (("token", "finish"), "The server's own count differs, or answers ended early: see the raw file."),
-)
+    "direct_unsupported": "This file system has no direct I/O: choose another path, or another mode.",
+    "worker_crashed": "See worker.log of the batch; often memory ran out.",
+    "timeout": "It took too long: see worker.log and the resource lines, or ask for less.",
+}
 _BY_STATUS: dict[str, str] = {
     "running": "Its job had not ended: build the report again later.",
     "ok": "Its job ended without this case: run the campaign again.",
@@ -60,40 +36,44 @@ UNKNOWN = "See the reason and the raw file of the case."
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """Return groups of cases that share state, benchmark, kind of reason and advice, most cases first.
+    """Return groups of cases that share state, benchmark, kinds of reasons and advice, most cases first.
 
     `reason` is that of the first of `cases`; the others differ from it in numbers only.
     """
-    groups: dict[tuple[str, str, str, str], list[tuple[str, Case]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[str, str, Case]]] = {}
     statuses = {name: (record.status, record.reason) for name, record in results.batches.items()}
     for case in results.cases:
         if case.state != "valid":
             reason, advice = explain(case, statuses)
-            groups.setdefault((case.state, case.benchmark, alike(reason), advice), []).append((reason, case))
+            alike = tuple(note.alike for note in case.reasons) if case.state != "missing" else reason
+            groups.setdefault((case.state, case.benchmark, alike, advice), []).append((reason, advice, case))
     order = ("failed", "invalid", "missing")
-    ordered = sorted(groups.items(), key=lambda entry: (order.index(entry[0][0]), -len(entry[1])))
+    ordered = sorted(groups.values(), key=lambda found: (order.index(found[0][2].state), -len(found)))
     return [
         {
-            "state": state,
-            "benchmark": benchmark,
+            "state": found[0][2].state,
+            "benchmark": found[0][2].benchmark,
             "reason": found[0][0],
-            "advice": advice,
-            "cases": [case for _, case in found],
+            "advice": found[0][1],
+            "cases": [case for *_, case in found],
         }
-        for (state, benchmark, _, advice), found in ordered
+        for found in ordered
     ]
 
 
 def explain(case: Case, statuses: Mapping[str, tuple[str, str | None]]) -> tuple[str, str]:
     """Return why a case is not valid and what to do."""
-    damaged = any(word in reason for reason in case.reasons for word in _DAMAGE)
-    if case.state == "missing" and not damaged:
+    told = dict.fromkeys(note.kind for note in case.reasons)
+    damage = next((kind for kind in DAMAGE if kind.name in told), None)
+    if case.state == "missing" and damage is None:
         if case.batch not in statuses:
             return "no record", NOT_RUN
         status, reason = statuses[case.batch]
         text = f"batch {status.replace('_', ' ')}" + (f": {reason}" if reason else "")
         return text, _BY_STATUS[status]
-    reason = "; ".join(dict.fromkeys(case.reasons)) or "no reason given"
-    lower = reason.lower()
-    advice = next((text for words, text in _BY_REASON if any(word in lower for word in words)), UNKNOWN)
-    return reason, advice
+    reason = case.why or "no reason given"
+    if damage is not None:
+        return reason, damage.advice
+    errors = (_BY_ERROR.get(repetition.error_kind or "", "") for repetition in case.repetitions)
+    advices = (kinds()[kind].advice for kind in told if kind in kinds())
+    return reason, next(filter(None, [*errors, *advices]), UNKNOWN)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,7 +232,8 @@ def asked_metric(params: RetrievalParams, of_data: MetricName | None) -> MetricN
     if params.metric != "auto":
         return params.metric
     if of_data is None:
-        raise ConfigError("metric", "auto", f"{params.dataset} has no attribute `distance`", "l2, ip, cosine")
+        problem = f"{params.dataset} has no attribute `distance`"
+        raise ConfigError("metric", "auto", problem, choices=get_args(MetricName))
     return of_data
 
 

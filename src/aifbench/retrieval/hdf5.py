@@ -134,7 +134,7 @@ def _metric(file: Any, path: str) -> MetricName | None:
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     metric = DISTANCES.get(text.lower())
     if metric is None:
-        raise ConfigError("dataset", path, f"its distance '{text}' is not supported", ", ".join(DISTANCES))
+        raise ConfigError("dataset", path, f"its distance '{text}' is not supported", choices=DISTANCES)
     return metric
 
 

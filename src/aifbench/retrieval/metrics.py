@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from aifbench.checks.kinds import RECALL_UNKNOWN
 from aifbench.checks.load import steady_window
 from aifbench.checks.recall import recall_reasons
 from aifbench.core.benchmark import Raw
+from aifbench.core.notes import Note
 from aifbench.core.records import Metric, Validity
+from aifbench.retrieval import kinds
 from aifbench.retrieval.params import RetrievalParams
 from aifbench.stats.quantiles import quantile_metric
 
@@ -52,9 +55,9 @@ def evaluate(params: RetrievalParams, raw: Raw, facts: Mapping[str, Any]) -> tup
     latency = (end - start) / 1e9
     elapsed = float(end.max() - start.min()) / 1e9 if len(start) else 0.0
     call = "one call" if params.batch_size == 1 else f"one call of {params.batch_size} queries"
-    reasons = recall_reasons(facts["recall_id_mean"], params.recall_floor, facts["truth_rows"], params.queries)
+    notes = recall_reasons(facts["recall_id_mean"], params.recall_floor, facts["truth_rows"], params.queries)
     if not complete:
-        reasons.append(f"{answered} answers to {params.queries} queries, or not each answered once")
+        notes.append(kinds.NOT_EACH_ONCE.against(answered=answered, queries=params.queries))
 
     metrics: dict[str, Metric] = {}
     if complete and elapsed > 0:
@@ -76,13 +79,13 @@ def evaluate(params: RetrievalParams, raw: Raw, facts: Mapping[str, Any]) -> tup
             n=answered,
             method="CPU time of the clients by queries",
         )
-        reasons += _own_threads(facts["cpu_s"], elapsed, params.clients * params.threads)
-        reasons += _let_run(facts["cpu_s"], elapsed, min(params.clients, facts["cores"]))
+        notes += _own_threads(facts["cpu_s"], elapsed, params.clients * params.threads)
+        notes += _let_run(facts["cpu_s"], elapsed, min(params.clients, facts["cores"]))
         window = steady_window(np.asarray(raw["client"], dtype=np.int64), start / 1e9, end / 1e9)
         if window is None or window.length_s < LEAST_TOGETHER * elapsed:
             together = 0.0 if window is None else window.length_s / elapsed
-            metrics["concurrency_achieved"] = Metric.absent("1", "clients were hardly at work together")
-            reasons.append(f"all clients were at work together for only {together:.0%} of the execution time")
+            metrics["concurrency_achieved"] = Metric.absent("1", kinds.NOT_TOGETHER.absent())
+            notes.append(kinds.HARDLY_TOGETHER.against(together=together))
         else:
             metrics["concurrency_achieved"] = Metric(
                 value=window.in_flight,
@@ -90,19 +93,18 @@ def evaluate(params: RetrievalParams, raw: Raw, facts: Mapping[str, Any]) -> tup
                 n=len(latency),
                 method="time average of calls in flight while all clients were at work",
             )
-            reasons += window.reasons(params.clients)
+            notes += window.reasons(params.clients)
     else:
-        why = "not every query was answered once"
         for name, unit in {
             "execution_time_s": "s", "queries_per_second": "1/s", "cpu_per_query_s": "s", "concurrency_achieved": "1",
         }.items():  # fmt: skip
-            metrics[name] = Metric.absent(unit, why, n=answered)
+            metrics[name] = Metric.absent(unit, kinds.NOT_ANSWERED.absent(), n=answered)
     metrics |= _latencies(latency, clock_s, call)
     metrics |= _recall(facts, params.top_k, params.queries)
     metrics |= _index(facts)
     if params.index == "Flat" and (facts["recall_tie_mean"] or 0.0) < LEAST_FLAT_RECALL:
-        reasons.append(f"an exhaustive index found only {facts['recall_tie_mean']} of the true neighbours")
-    return metrics, Validity.of(reasons, _notes(params, facts))
+        notes.append(kinds.EXHAUSTIVE_NOT_EXACT.against(recall=facts["recall_tie_mean"]))
+    return metrics, Validity.of([*notes, *_cautions(params, facts)])
 
 
 def _each_once(first: Any, count: Any, queries: int) -> bool:
@@ -112,21 +114,18 @@ def _each_once(first: Any, count: Any, queries: int) -> bool:
     return bool(len(first)) and bool((first[order] == expected[:-1]).all()) and int(expected[-1]) == queries
 
 
-def _own_threads(cpu_s: float, elapsed_s: float, asked: int) -> list[str]:
+def _own_threads(cpu_s: float, elapsed_s: float, asked: int) -> list[Note]:
     """Return the reason, if any, why the clients kept more cores busy than the case asks for."""
     if cpu_s <= MOST_BUSY * asked * elapsed_s + BUSY_MARGIN_S:
         return []
-    return [f"the clients kept {cpu_s / elapsed_s:.2f} cores busy, but clients times threads is {asked}"]
+    return [kinds.OWN_THREADS.against(cores=cpu_s / elapsed_s, asked=asked)]
 
 
-def _let_run(cpu_s: float, elapsed_s: float, clients: int) -> list[str]:
+def _let_run(cpu_s: float, elapsed_s: float, clients: int) -> list[Note]:
     """Return the reason, if any, why the clients had less of their cores than a search takes: it never waits itself."""
     if cpu_s + IDLE_MARGIN_S >= LEAST_BUSY * clients * elapsed_s:
         return []
-    return [
-        f"disturbed: {clients} clients that never wait got only {cpu_s / elapsed_s:.2f} cores in the mean: "
-        "other work ran on theirs"
-    ]
+    return [kinds.DISTURBED.against(clients=clients, cores=cpu_s / elapsed_s)]
 
 
 def _latencies(latency: Any, clock_s: float, call: str) -> dict[str, Metric]:
@@ -137,10 +136,9 @@ def _latencies(latency: Any, clock_s: float, call: str) -> dict[str, Metric]:
             value=mean, unit="s", n=len(latency), method=f"mean of {call}", instrument=clock_s
         )
     else:
-        metrics["latency_mean_s"] = Metric.absent("s", "no call was made")
+        metrics["latency_mean_s"] = Metric.absent("s", kinds.NO_CALL.absent())
     for name, q in PERCENTILES.items():
-        metric = quantile_metric(latency, q, "s", clock_s)
-        metrics[f"latency_{name}_s"] = metric.model_copy(update={"method": metric.method.replace("operations", call)})
+        metrics[f"latency_{name}_s"] = quantile_metric(latency, q, "s", clock_s, of=call)
     return metrics
 
 
@@ -157,7 +155,7 @@ def _recall(facts: Mapping[str, Any], k: int, queries: int) -> dict[str, Metric]
     for name, (fact, method) in methods.items():
         mean, spread = facts[f"{fact}_mean"], facts[f"{fact}_std"]
         if mean is None:
-            metrics[name] = Metric.absent("1", "recall could not be computed")
+            metrics[name] = Metric.absent("1", RECALL_UNKNOWN.absent())
             continue
         half = None if spread is None else NORMAL_95 * spread / math.sqrt(queries)
         metrics[name] = Metric(
@@ -183,34 +181,32 @@ def _index(facts: Mapping[str, Any]) -> dict[str, Metric]:
         ),
         "train_time_s": Metric(value=train_s, unit="s", method=f"training, {built}", **once)
         if train_s is not None
-        else Metric.absent("s", "this index needs no training"),
+        else Metric.absent("s", kinds.NO_TRAINING.absent()),
         "add_time_s": Metric(value=add_s, unit="s", method=f"adding all vectors, {built}", **once),
         "index_bytes": Metric(value=facts["index_bytes"], unit="B", method="size of the written index", **once),
         "memory_bytes": Metric(value=memory, unit="B", n=1, method="growth of RssAnon when a fresh process reads it")
         if memory is not None
-        else Metric.absent("B", "the index is too small to show in resident memory"),
+        else Metric.absent("B", kinds.TOO_SMALL_TO_SHOW.absent()),
     }
 
 
-def _notes(params: RetrievalParams, facts: Mapping[str, Any]) -> list[str]:
+def _cautions(params: RetrievalParams, facts: Mapping[str, Any]) -> list[Note]:
     notes = []
     lid, steal, cores = facts["lid"], facts["steal_share"], facts["cores"]
     switches = facts["involuntary_switches"] / params.queries
     if lid is not None and lid > MOST_LID:
-        notes.append(f"recall on this data is not representative: local intrinsic dimension {lid:.0f} > {MOST_LID:g}")
+        notes.append(kinds.HIGH_DIMENSION.caution(dimension=lid, limit=MOST_LID))
     if params.clients * params.threads > cores:
-        notes.append(
-            f"{params.clients} clients of {params.threads} threads on {cores} cores: latencies contain waiting"
-        )
+        notes.append(kinds.MORE_THREADS_THAN_CORES.caution(clients=params.clients, threads=params.threads, cores=cores))
     if params.threads > 1:
-        notes.append("threads of one call wait for each other: figures depend on an undisturbed node")
+        notes.append(kinds.THREADS_WAIT.caution())
     if steal is not None and steal > MOST_STEAL:
-        notes.append(f"other guests took {steal:.1%} of the machine's time")
+        notes.append(kinds.STEAL.caution(share=steal))
     if switches > MOST_SWITCHES_PER_QUERY:
-        notes.append(f"{switches:.2g} involuntary context switches per query: other work ran on these cores")
+        notes.append(kinds.CONTEXT_SWITCHES.caution(switches_per_query=switches))
     if not facts["warmup_settled"]:
-        notes.append("the warm-up did not reach a steady median")
+        notes.append(kinds.WARMUP_NOT_SETTLED.caution())
     ties = facts["queries_with_tie_at_k"] / params.queries
     if ties > MANY_TIES:
-        notes.append(f"{ties:.0%} of the queries have a tie at neighbour {params.top_k}: recall by id is partly chance")
+        notes.append(kinds.TIES.caution(share=ties, k=params.top_k))
     return notes

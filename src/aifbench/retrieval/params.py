@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import field_validator, model_validator
 
-from aifbench.core.errors import ConfigError
+from aifbench.core.errors import ConfigError, FieldError
 from aifbench.core.params import MOST_CASES, Params, setup, vary
 from aifbench.core.paths import PathText
 
@@ -109,29 +109,32 @@ class RetrievalParams(Params):
     def _fits_together(self) -> RetrievalParams:
         known = KNOWN.get(self.dataset)
         if self.dataset == SYNTHETIC and self.dim is None:
-            raise ValueError(f"dim: needed for the data set '{SYNTHETIC}'")
+            raise FieldError("dim", f"needed for the data set '{SYNTHETIC}'")
         if known and self.dim not in (None, known.dim):
-            raise ValueError(f"dim: {self.dataset} has dimension {known.dim}, not {self.dim}")
+            raise FieldError("dim", f"{self.dataset} has dimension {known.dim}, not {self.dim}")
         if known and self.vectors and self.vectors > known.vectors:
-            raise ValueError(f"vectors: {self.dataset} has {known.vectors} besides the held-out queries")
+            raise FieldError("vectors", f"{self.dataset} has {known.vectors} besides the held-out queries")
         n = self.vector_count
         if n is not None and self.top_k > n:
-            raise ValueError(f"top_k: {self.top_k} neighbours asked for, but the index holds {n} vectors")
+            raise FieldError("top_k", f"{self.top_k} neighbours asked for, but the index holds {n} vectors")
         nlist = self.nlist
         if nlist and n is not None and nlist > n:
-            raise ValueError(f"index: {nlist} lists need at least as many vectors, not {n}")
+            raise FieldError("index", f"{nlist} lists need at least as many vectors, not {n}")
         for name, kinds in _NEEDS.items():
             if name in self.search and not any(kind in self.index for kind in kinds):
-                raise ValueError(f"search: {name} has no meaning for the index {self.index}")
+                raise FieldError("search", f"{name} has no meaning for the index {self.index}")
         if nlist and self.search.get("nprobe", 1) > nlist:
-            raise ValueError(f"search: nprobe = {self.search['nprobe']} exceeds the {nlist} lists of {self.index}")
+            raise FieldError("search", f"nprobe = {self.search['nprobe']} exceeds the {nlist} lists of {self.index}")
         if self.queries + self.warmup_queries > QUERY_POOL:
-            raise ValueError(f"queries: more than the {QUERY_POOL} held out, with {self.warmup_queries} of the warm-up")
+            raise FieldError(
+                "queries", f"more than the {QUERY_POOL} held out, with {self.warmup_queries} of the warm-up"
+            )
         if self.batch_size * self.clients > self.queries:
-            most = max(1, self.queries // self.batch_size)
-            raise ValueError(
-                f"queries: {self.queries} cannot keep {self.clients} clients busy with {self.batch_size} per call: "
-                f"at most {most} client{'' if most == 1 else 's'}, or at least {self.batch_size * self.clients} queries"
+            most, least = max(1, self.queries // self.batch_size), self.batch_size * self.clients
+            raise FieldError(
+                "queries",
+                f"{self.queries} cannot keep {self.clients} clients busy with {self.batch_size} per call: "
+                f"at most {most} client{'' if most == 1 else 's'}, or at least {least} queries",
             )
         return self
 
@@ -182,8 +185,8 @@ class RetrievalParams(Params):
         for point in points:
             for name, value in point.get("search", {}).items():
                 if isinstance(value, Mapping) and name not in indexes:
-                    known = ", ".join(sorted(indexes))
-                    raise ConfigError("search", name, "no case of the suite has this index", known)
+                    problem = "no case of the suite has this index"
+                    raise ConfigError("search", name, problem, kind="unknown_name", choices=sorted(indexes))
 
     def reads(self) -> tuple[Path, ...]:
         """The file of the data set, where it is one."""

@@ -23,7 +23,7 @@ def check(params: RetrievalParams, system: System) -> Iterator[ConfigError]:
 
     reason = missing(params.dataset)
     if reason:
-        yield ConfigError("dataset", params.dataset, reason)
+        yield ConfigError("dataset", params.dataset, reason, kind="not_here")
         return
     dim, n = params.dim, params.vector_count
     metric: MetricName = "l2" if params.metric == "auto" else params.metric
@@ -52,7 +52,7 @@ def check(params: RetrievalParams, system: System) -> Iterator[ConfigError]:
     if needed > free:
         gib = f"about {needed / 2**30:.1f} GiB to build, {free / 2**30:.1f} GiB is free"
         problem = f"{n} vectors of dimension {dim} need {gib}"
-        yield ConfigError("vectors", params.vectors, problem)
+        yield ConfigError("vectors", params.vectors, problem, kind="not_here")
     try:
         index = faiss.index_factory(dim, params.index, faiss_metric(metric))
     except RuntimeError as error:

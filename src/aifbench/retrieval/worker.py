@@ -122,11 +122,11 @@ class RetrievalWorker(Worker[RetrievalParams]):
             stderr=subprocess.PIPE,
             check=False,
         )
-        message = child.stderr.decode(errors="replace").strip()
-        if message:
-            print(message, file=sys.stderr)
+        printed = child.stderr.decode(errors="replace").strip()
+        if printed:
+            print(printed, file=sys.stderr)
         if child.returncode:
-            last = message.splitlines()[-1] if message else f"exit code {child.returncode}"
+            last = printed.splitlines()[-1] if printed else f"exit code {child.returncode}"
             raise CaseFailed("build_failed", f"the index {params.index} could not be built: {last}")
 
     def _read_index(self) -> None:

@@ -252,6 +252,7 @@ class BatchRun:
             return
         if self._job_end is not None and time.time() > self._job_end - TIME_LIMIT_MARGIN_S:
             raise Ended("timeout", f"the job's time limit was reached ({received.name})")
+        self.recorder.invocation.signal = received.name
         raise Ended("terminated", f"received {received.name}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 from aifbench.campaign.spec import Spec
 from aifbench.core.benchmark import Benchmark
+from aifbench.core.notes import FAILED
 from aifbench.core.params import Params
 from aifbench.core.records import (
     BatchRecord,
@@ -28,6 +30,7 @@ from aifbench.log.writer import ERROR, INFO, WARNING, BatchLog
 from aifbench.machine.environment import environment
 from aifbench.machine.provenance import provenance
 from aifbench.records.store import BatchStore, typed_columns
+from aifbench.registry import sentence
 from aifbench.runner.ended import EXIT_CODES
 
 
@@ -158,7 +161,7 @@ class Recorder:
         else:
             self.errors += 1
             record.error = CaseError(kind=event["kind"], message=event["message"])
-            record.validity = Validity.of([f"failed: {event['kind']}: {event['message']}"])
+            record.validity = Validity.of([FAILED.against(error=event["kind"], message=event["message"])])
             self.log.write(WARNING, f"{event['kind']}: {event['message']}", case)
         record = self.store.append_case(record, raw)
         self.records[case].append(record)
@@ -176,6 +179,9 @@ class Recorder:
         """Write batch.json."""
         self.batch.done = {case: len(mine) for case, mine in self.records.items() if mine}
         states = {entry.case: state_of(self.records[entry.case], entry.repetitions) for entry in self._spec.cases}
+        verdicts = [record.validity for mine in self.records.values() for record in mine]
+        self.batch.reasons = dict(Counter(kind for one in verdicts for kind in {note.kind for note in one.reasons}))
+        self.batch.notes = dict(Counter(kind for one in verdicts for kind in {note.kind for note in one.notes}))
         self.batch.invalid = [case for case, state in states.items() if state == "invalid"]
         self.store.write_record(self.batch)
 
@@ -212,9 +218,9 @@ class Recorder:
 def outcome(record: CaseRecord, headline: Sequence[str]) -> str:
     """Return in a few words what came of a repetition: its first metrics, or what is wrong with it."""
     if record.status == "failed":
-        return record.validity.reasons[0]
+        return sentence(record.validity.reasons[0])
     if not record.validity.valid:
-        return "invalid: " + "; ".join(record.validity.reasons)
+        return "invalid: " + "; ".join(map(sentence, record.validity.reasons))
     metrics = {name: record.metrics.get(name) for name in headline}
     values = {name: metric.value for name, metric in metrics.items() if metric is not None and metric.value is not None}
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from aifbench.core.errors import told
+
 
 class Problem(Exception):
     """A request that is refused: becomes `application/problem+json` with one clear line of detail.
@@ -100,4 +102,4 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return Problem(422, f"{field}: {first['msg'].removeprefix('Value error, ')}", field=field).response()
+    return Problem(422, f"{field}: {told(first)}", field=field).response()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aifbench.core.records import Metric
+from aifbench.stats.kinds import TOO_FEW_FOR_QUANTILE
 
 BEYOND = 10
 """Observations that must lie beyond a quantile before it is printed: p99 needs 1000."""
@@ -16,14 +17,17 @@ def needed(q: float) -> int:
     return int(np.ceil(round(BEYOND / min(q, 1 - q), 6)))
 
 
-def quantile_metric(values: ArrayLike, q: float, unit: str, instrument: float | None = None) -> Metric:
+def quantile_metric(
+    values: ArrayLike, q: float, unit: str, instrument: float | None = None, *, of: str = "operations"
+) -> Metric:
     """Return quantile `q` of one repetition's operations, or an absent metric when n does not support it.
 
+    `of` says what the values are.
     Method: linear interpolation between order statistics (Hyndman and Fan 1996, type 7).
     """
     data = np.asarray(values, dtype=np.float64)
     n = int(data.size)
     if n < needed(q):
-        return Metric.absent(unit, f"n = {n} does not support p{q * 100:g}, which needs {needed(q)}", n=n)
+        return Metric.absent(unit, TOO_FEW_FOR_QUANTILE.absent(n=n, percent=q * 100, needed=needed(q)), n=n)
     value = float(np.quantile(data, q))
-    return Metric(value=value, unit=unit, n=n, method=f"p{q * 100:g} of operations", instrument=instrument)
+    return Metric(value=value, unit=unit, n=n, method=f"p{q * 100:g} of {of}", instrument=instrument)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from aifbench.checks.cold import cold_read, direct_read, warm_read
 from aifbench.core.benchmark import Raw
+from aifbench.core.notes import Note
 from aifbench.core.records import Metric, Validity
-from aifbench.core.units import format_size
 from aifbench.stats.quantiles import quantile_metric
+from aifbench.storage import kinds
 from aifbench.storage.params import MIB, StorageParams
 from aifbench.storage.stripes import EVERY, FILE_SYSTEM
 
@@ -77,7 +78,7 @@ def evaluate(params: StorageParams, raw: Raw, facts: Mapping[str, Any]) -> tuple
     write, read = (_phase(params, raw, number, float(facts["clock_pair_ns"])) for number in (WRITE, READ))
     if write is None or read is None:
         missing = "write" if write is None else "read"
-        return {}, Validity.of([f"no {missing} operations were recorded"])
+        return {}, Validity.of([kinds.NOTHING_RECORDED.against(phase=missing)])
     durable_ns = max(int(marks["dirsync_end_ns"]) for marks in facts["write"])
     write_s = float(durable_ns - write.start.min()) / 1e9
     pair_ms = float(facts["clock_pair_ns"]) / 1e6
@@ -151,33 +152,33 @@ def _latencies(name: str, latency_ms: NDArray[np.float64], instrument: float) ->
 
 
 def _verdict(params: StorageParams, facts: Mapping[str, Any], write: _Phase, read: _Phase) -> Validity:
-    reasons, notes = (a + b for a, b in zip(_read_origin(params, facts), _stripes(params, facts), strict=True))
+    notes = [*_read_origin(params, facts), *_stripes(params, facts)]
     expected = params.blocks_per_client * params.clients
     for name, phase in (("write", write), ("read", read)):
         if phase.end.size != expected:
-            reasons.append(f"{phase.end.size} of {expected} {name} operations were recorded")
+            notes.append(kinds.OPERATIONS_MISSING.against(recorded=phase.end.size, expected=expected, phase=name))
         own, off = phase.own_s / phase.io_s, phase.off_s / phase.io_s
         if own > OWN_LIMIT:
-            reasons.append(f"the client's own work took {own:.0%} of the {name} time (limit {OWN_LIMIT:.0%})")
+            notes.append(kinds.OWN_WORK.against(share=own, phase=name, limit=OWN_LIMIT))
         elif own > BETWEEN_NOTE:
-            notes.append(f"the client's own work took {own:.1%} of the {name} time")
+            notes.append(kinds.SOME_OWN_WORK.caution(share=own, phase=name))
         if off > BETWEEN_NOTE:
-            notes.append(f"a client was off the processor for {off:.1%} of the {name} time: the node is busy")
+            notes.append(kinds.OFF_THE_PROCESSOR.caution(share=off, phase=name))
         skew_s = _start_skew_s(phase)
         if skew_s > SKEW_NOTE_S:
-            notes.append(f"clients started to {name} {skew_s * 1e3:.1f} ms apart")
+            notes.append(kinds.APART.caution(phase=name, skew_ms=skew_s * 1e3))
     verified = facts["verify"]
     bad = sum(entry["bad_blocks"] for entry in verified)
     if bad:
         first = next(entry["first_problem"] for entry in verified if entry["first_problem"])
-        reasons.append(f"verification failed: {bad} block(s) differ from what was written; {first}")
+        notes.append(kinds.CORRUPT.against(blocks=bad, first=first))
     compared = sum(entry["blocks"] for entry in verified)
     if compared != expected:
-        reasons.append(f"verification compared {compared} of {expected} blocks")
-    return Validity.of(reasons, notes + _cautions(params, facts))
+        notes.append(kinds.NOT_ALL_VERIFIED.against(compared=compared, expected=expected))
+    return Validity.of([*notes, *_cautions(params, facts)])
 
 
-def _read_origin(params: StorageParams, facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _read_origin(params: StorageParams, facts: Mapping[str, Any]) -> list[Note]:
     residency, fs_type = facts["cache"]["residency"], facts["filesystem"]["type"]
     counts = [marks["read_bytes"] for marks in facts["read"]]
     read_bytes = None if None in counts else sum(counts)
@@ -188,20 +189,20 @@ def _read_origin(params: StorageParams, facts: Mapping[str, Any]) -> tuple[list[
     return direct_read(read_bytes, params.total_bytes, fs_type)
 
 
-def _stripes(params: StorageParams, facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _stripes(params: StorageParams, facts: Mapping[str, Any]) -> list[Note]:
     """Compare the stripes that a case asks for with those that its first file has."""
     asked, fs_type, found = params.stripe_count, facts["filesystem"]["type"], facts["stripes"]
     if asked is None:
-        return [], []
+        return []
     if fs_type != FILE_SYSTEM:
-        return [], [f"stripe_count {asked} has no meaning on {fs_type} and was left out"]
+        return [kinds.NO_STRIPES_HERE.caution(asked=asked, file_system=fs_type)]
     if found is None or "count" not in found:
-        return [f"asked for {asked} stripes; how many the files have cannot be read"], []
+        return [kinds.STRIPES_UNKNOWN.against(asked=asked)]
     wrong_count = asked != EVERY and found["count"] != asked
+    there = {"stripes": found["count"], "stripe_bytes": found["size"]}
     if wrong_count or found["size"] != params.stripe_size:
-        there = f"{found['count']} of {format_size(found['size'])}"
-        return [f"asked for {asked} stripes of {format_size(params.stripe_size)}, the files have {there}"], []
-    return [], [f"{found['count']} stripes of {format_size(found['size'])}"]
+        return [kinds.OTHER_STRIPES.against(asked=asked, asked_bytes=params.stripe_size, **there)]
+    return [kinds.STRIPES.caution(**there)]
 
 
 def _start_skew_s(phase: _Phase) -> float:
@@ -209,17 +210,17 @@ def _start_skew_s(phase: _Phase) -> float:
     return (max(first) - min(first)) / 1e9
 
 
-def _cautions(params: StorageParams, facts: Mapping[str, Any]) -> list[str]:
+def _cautions(params: StorageParams, facts: Mapping[str, Any]) -> list[Note]:
     notes = []
     system = facts["filesystem"]
     if system["type"] in _MEMORY_FILE_SYSTEMS:
-        notes.append(f"{system['type']} is memory: nothing here says anything about storage")
+        notes.append(kinds.IN_MEMORY.caution(file_system=system["type"]))
     if system["type"] == "overlay":
-        notes.append("overlay: figures are those of its upper layer, with the cost of the overlay")
+        notes.append(kinds.OVERLAY.caution())
     if (system["device"] or {}).get("virtual") and params.mode != "warm":
-        notes.append(f"virtual disk {system['device']['name']}: its host may have answered from memory")
+        notes.append(kinds.VIRTUAL_DISK.caution(device=system["device"]["name"]))
     if not all(marks["directory_synced"] for marks in facts["write"]):
-        notes.append("the file system cannot sync a directory: the files' names may not be durable")
+        notes.append(kinds.NO_DIRECTORY_SYNC.caution())
     if params.buffer == "huge" and any(entry["buffer"]["anon_huge_bytes"] == 0 for entry in facts["clients"]):
-        notes.append("the kernel gave no huge pages to a client's buffer")
+        notes.append(kinds.NO_HUGE_PAGES.caution())
     return notes

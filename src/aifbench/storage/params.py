@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from aifbench.core.errors import FieldError
 from aifbench.core.params import Params, setup, vary
 from aifbench.core.paths import PathText
 from aifbench.core.units import Size, format_size
@@ -76,24 +77,24 @@ class StorageParams(Params):
     @model_validator(mode="after")
     def _stripes_fit(self) -> StorageParams:
         if self.stripe_count == 0:
-            raise ValueError("stripe_count must be 1 or more, or -1 for all targets")
+            raise FieldError("stripe_count", "must be 1 or more, or -1 for all targets")
         if self.stripe_size % STRIPE_UNIT:
-            raise ValueError(f"stripe_size must be a multiple of {format_size(STRIPE_UNIT)}")
+            raise FieldError("stripe_size", f"must be a multiple of {format_size(STRIPE_UNIT)}")
         if self.stripe_count is None and self.stripe_size != MIB:
-            raise ValueError("stripe_size needs a stripe_count")
+            raise FieldError("stripe_size", "needs a stripe_count")
         return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> StorageParams:
         if self.block_size > self.file_size:
-            raise ValueError(f"block_size is larger than file_size ({format_size(self.file_size)})")
+            raise FieldError("block_size", f"is larger than file_size ({format_size(self.file_size)})")
         if self.mode == "direct" and self.block_size % PAGE:
-            raise ValueError(f"block_size must be a multiple of {PAGE} bytes in mode direct")
+            raise FieldError("block_size", f"must be a multiple of {PAGE} bytes in mode direct")
         if self.file_size % self.block_size:
-            raise ValueError(f"file_size must be a multiple of block_size ({format_size(self.block_size)})")
+            raise FieldError("file_size", f"must be a multiple of block_size ({format_size(self.block_size)})")
         if self.layout == "shared" and self.blocks_per_file % self.clients:
-            raise ValueError(
-                f"clients must divide the {self.blocks_per_file} blocks of a shared file (file_size / block_size)"
+            raise FieldError(
+                "clients", f"must divide the {self.blocks_per_file} blocks of a shared file (file_size / block_size)"
             )
         return self
 

@@ -23,19 +23,25 @@ def check(params: StorageParams, system: System) -> Iterator[ConfigError]:
     except (FileNotFoundError, NotADirectoryError):
         pass  # it is made, or its parent is told
     except OSError as error:  # such as a name that is too long
-        yield ConfigError(key, str(target), f"cannot be reached: {error.strerror}", "a folder that can be made")
+        yield ConfigError(
+            key, str(target), f"cannot be reached: {error.strerror}", "a folder that can be made", kind="not_here"
+        )
         return
     parent = nearest_folder(target)
     if not parent.is_dir():
         name = "" if parent == target else f"{parent} "
-        yield ConfigError(key, str(target), f"{name}is a file", "a folder, which is made if it is missing")
+        yield ConfigError(
+            key, str(target), f"{name}is a file", "a folder, which is made if it is missing", kind="not_here"
+        )
         return
     try:
         with tempfile.TemporaryFile(dir=parent) as file:
             file.write(b"\0")
             file.flush()
     except OSError as error:
-        yield ConfigError(key, str(target), f"cannot write in {parent}: {error.strerror}", "a writable folder")
+        yield ConfigError(
+            key, str(target), f"cannot write in {parent}: {error.strerror}", "a writable folder", kind="not_here"
+        )
         return
     free, fraction = free_bytes(parent), system.limits.space_fraction
     if free is not None and params.total_bytes > fraction * free:
@@ -43,13 +49,13 @@ def check(params: StorageParams, system: System) -> Iterator[ConfigError]:
             f"the case writes {_rounded(params.total_bytes)}, more than {fraction:.0%} of the free {_rounded(free)}"
         )
         allowed = f"at most {_rounded(int(fraction * free))} over all clients, or another limits.space_fraction"
-        yield ConfigError("file_size", format_size(params.file_size), problem, allowed)
+        yield ConfigError("file_size", format_size(params.file_size), problem, allowed, kind="not_here")
     if params.mode == "direct":
         problem_of_direct = direct_problem(parent)
         if problem_of_direct:
             kind = mount_of(parent)["type"]
             problem = f"{kind} on {parent} refuses direct I/O: {problem_of_direct}"
-            yield ConfigError("mode", params.mode, problem, "buffered-cold, warm")
+            yield ConfigError("mode", params.mode, problem, kind="not_here", choices=["buffered-cold", "warm"])
 
 
 def nearest_folder(path: Path) -> Path:

@@ -17,6 +17,7 @@ from aifbench.analysis.findings import (
     where,
 )
 from aifbench.analysis.report import BenchmarkReport
+from aifbench.storage.kinds import IN_MEMORY
 
 WRITE, READ = "write_bandwidth_mib_s", "read_bandwidth_mib_s"
 BANDWIDTH = "storage_bandwidth"
@@ -46,23 +47,16 @@ def fastest(cases: list[Case]) -> Finding | None:
         (WRITE, "writing", cases),
         (READ, "reading from cold" if cold else "reading from memory", cold or cases),
     ):
-        usable = [case for case in among if sure(case, metric) and not _in_memory(case)]
+        usable = [case for case in among if sure(case, metric) and not case.bears(IN_MEMORY)]
         if len(usable) > 1:
             best = max(usable, key=lambda case: value_of(case, metric))
+            begin = f"; {what}" if parts else what.capitalize()
             parts += [
-                Part(f"; {what} is fastest at "),
+                Part(f"{begin} is fastest at "),
                 link(best, metric, "MiB/s"),
                 Part(f" ({settings(best, names)})"),
             ]
-    if not parts:
-        return None
-    first = parts[0].text.removeprefix("; ")
-    return Finding(BANDWIDTH, (Part(first[:1].upper() + first[1:]), *parts[1:], Part(".")))
-
-
-def _in_memory(case: Case) -> bool:
-    """Whether a case was measured on a file system in memory, which says nothing about storage."""
-    return any(" is memory: " in note for note in case.notes)
+    return Finding(BANDWIDTH, (*parts, Part("."))) if parts else None
 
 
 def block_size_effect(cases: list[Case]) -> Finding | None:

@@ -4,6 +4,7 @@ tables/cases.parquet               one row per planned case with its state
 tables/metrics.parquet             long: one row per case and metric, aggregated over repetitions
 tables/repetitions.parquet         one row per repetition
 tables/repetition_metrics.parquet  long: one row per repetition and metric
+tables/notes.parquet               long: one row per reason and caution, of a case or (with its number) of a repetition
 tables/phases.parquet  tables/resources.parquet  tables/log.parquet
 tables/damage.parquet              one row per damaged file: what is wrong with it, and what is lost
 cases.csv                          wide: one row per case, for spreadsheets
@@ -14,7 +15,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,27 +23,40 @@ from typing import Any
 import orjson
 
 from aifbench.checks.contamination import ForeignCpu, contamination_notes
+from aifbench.checks.kinds import (
+    LEFT_OUT,
+    LINES_LOST,
+    PLAN_LOST,
+    RAW_LOST,
+    RECORDED_TWICE,
+    REPETITIONS_LOST,
+    REPETITIONS_MISSING,
+)
 from aifbench.core.damage import Damage
+from aifbench.core.notes import TEXT, Note
 from aifbench.core.records import BatchRecord, CaseRecord, Metric
 from aifbench.core.states import STATES, counted, state_of
 from aifbench.files.written import atomic_write
 from aifbench.records.arrow import pa, write_parquet
-from aifbench.records.planned import NOT_TOLD, PlannedCase, read_plan
+from aifbench.records.planned import PlannedCase, read_plan
 from aifbench.records.reading import Reader
 from aifbench.records.store import SAMPLE, BatchStore
+from aifbench.registry import sentence
 from aifbench.stats.intervals import mean_interval
 from aifbench.tables.accounting import account, jobs_in
 
 _TEXT, _INT, _FLOAT, _BOOL, _TEXTS = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.list_(pa.string())
 _METRIC = {"metric": _TEXT, "value": _FLOAT, "unit": _TEXT, "n": _INT, "ci_low": _FLOAT, "ci_high": _FLOAT}
-_METRIC |= {"method": _TEXT, "instrument": _FLOAT, "reason": _TEXT}
+_METRIC |= {"method": _TEXT, "instrument": _FLOAT, "reason": _TEXT, "reason_kind": _TEXT}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "cases": {
         "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "suites": _TEXTS, "label": _TEXT, "params": _TEXT,
         "state": _TEXT, "planned": _INT, "done": _INT, "failed": _INT, "reasons": _TEXTS, "notes": _TEXTS,
+        "reason_kinds": _TEXTS, "note_kinds": _TEXTS,
     },
     "metrics": {
-        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, **_METRIC, "min": _FLOAT, "max": _FLOAT, "shared": _BOOL,
+        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, **_METRIC, "over": _TEXT, "min": _FLOAT, "max": _FLOAT,
+        "shared": _BOOL,
     },
     "repetitions": {
         "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "repetition": _INT, "invocation": _INT, "status": _TEXT,
@@ -50,6 +64,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "error_kind": _TEXT, "error_message": _TEXT, "seed": _INT, "facts": _TEXT,
     },
     "repetition_metrics": {"case": _TEXT, "repetition": _INT, **_METRIC},
+    "notes": {
+        "case": _TEXT, "batch": _TEXT, "benchmark": _TEXT, "repetition": _INT, "severity": _TEXT, "kind": _TEXT,
+        "values": _TEXT, "text": _TEXT,
+    },
     "phases": {
         "batch": _TEXT, "invocation": _INT, "name": _TEXT, "case": _TEXT, "repetition": _INT,
         "t_start_s": _FLOAT, "t_end_s": _FLOAT,
@@ -58,8 +76,6 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "log": {"batch": _TEXT, "t": _TEXT, "level": _INT, "case": _TEXT, "msg": _TEXT},
     "damage": {"file": _TEXT, "problem": _TEXT, "lost": _TEXT},
 }  # fmt: skip
-RAW_LOST = "raw events are damaged or missing"
-NOT_KNOWN = "cases.jsonl is damaged, and nothing tells which repetitions it lacks"
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class _Batch:
 
     record: BatchRecord | None
     cases: dict[str, list[CaseRecord]]
-    doubts: dict[str, list[str]]
+    doubts: dict[str, list[Note]]
     """Reasons against cases, by their ids, from what is damaged."""
     foreign: ForeignCpu
     samples: list[dict[str, Any]]
@@ -121,8 +137,10 @@ def collect(results: Path) -> Tables:
     for planned in cases:
         batch = batches[planned.batch]
         mine = sorted(batch.cases.get(planned.case, []), key=lambda record: record.repetition)
-        doubts = [*([NOT_TOLD] if plan.lost else ()), *batch.doubts.get(planned.case, ())]
-        rows["cases"].append(case_row(planned, mine, batch.foreign, doubts))
+        doubts = [*([PLAN_LOST.against()] if plan.lost else ()), *batch.doubts.get(planned.case, ())]
+        row, notes = case_row(planned, mine, batch.foreign, doubts)
+        rows["cases"].append(row)
+        rows["notes"].extend(_note_row(row, None, note) for note in notes)
         rows["metrics"].extend(_aggregate(counted(mine, planned.repetitions)))
         for record in mine:
             _repetition_rows(record, rows)
@@ -161,16 +179,16 @@ def _batch(store: BatchStore) -> _Batch:
     recorded = store.read_cases(growing=growing)
     for one in recorded:
         cases.setdefault(one.case, []).append(one)
-    doubts: dict[str, list[str]] = {case: [] for case in cases}
+    doubts: dict[str, list[Note]] = {case: [] for case in cases}
     for case in sorted({case for case, _ in store.without_raw(recorded)}):
-        doubts[case].append(RAW_LOST)
+        doubts[case].append(RAW_LOST.against())
     if store.is_damaged("cases.jsonl") and growing:
         for case in cases:
-            doubts[case].append(NOT_KNOWN)
+            doubts[case].append(LINES_LOST.against())
     for case in sorted(store.contradicted):
-        doubts[case].append("a repetition is recorded twice, and not alike")
+        doubts[case].append(RECORDED_TWICE.against())
     for case, lost in store.lost(record, recorded).items():
-        doubts.setdefault(case, []).append(f"of its recorded repetitions {lost} {'is' if lost == 1 else 'are'} lost")
+        doubts.setdefault(case, []).append(REPETITIONS_LOST.against(lost=lost))
     if record is None and recorded:
         store.note_missing("batch.json")
     samples, log = store.read_samples(), store.read_log(growing=growing)
@@ -181,16 +199,16 @@ def case_row(
     planned: PlannedCase,
     records: Sequence[CaseRecord] = (),
     foreign: ForeignCpu | None = None,
-    doubts: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the row of one planned case; without records it is one that is missing."""
+    doubts: Sequence[Note] = (),
+) -> tuple[dict[str, Any], list[Note]]:
+    """Return the row of one planned case, and the notes that it tells; without records it is one that is missing."""
     foreign = foreign or ForeignCpu([])
     rule = planned.repetitions
     needed, mine = rule.min, counted(records, rule)
     failed = sum(record.status == "failed" for record in records)
     left_out = [record for record in records if record.status == "ok" and record not in mine]
-    reasons = _distinct(reason for record in records for reason in record.validity.reasons)
-    notes = _distinct(note for record in mine for note in record.validity.notes)
+    reasons = [reason for record in records for reason in record.validity.reasons]
+    notes = [note for record in mine for note in record.validity.notes]
     notes += contamination_notes(
         [foreign.cores(record.invocation, record.t_start_s, record.t_end_s) for record in mine]
     )
@@ -198,21 +216,42 @@ def case_row(
     if state == "valid" and doubts:
         state = "invalid"
     if state == "missing":
-        reasons.append(f"{len(mine)} of {needed} repetitions are recorded")
+        reasons.append(REPETITIONS_MISSING.against(done=len(mine), planned=needed))
     if left_out:
-        why = next(iter(left_out[0].validity.reasons), "no reason recorded")
-        notes.insert(0, f"{len(left_out)} of {len(records)} repetitions invalid and left out of the numbers: {why}")
-    if state == "valid":
-        reasons = []
-    return {
+        why = next(iter(left_out[0].validity.reasons), TEXT.against(text="no reason recorded")).model_dump()
+        notes.insert(0, LEFT_OUT.caution(left_out=len(left_out), repetitions=len(records), why=why))
+    against = _told([*([] if state == "valid" else reasons), *doubts])
+    cautions = _told(notes)
+    row = {
         **planned.model_dump(include={"case", "batch", "benchmark", "suites", "label"}),
         "params": orjson.dumps(planned.params).decode(),
         "state": state,
         "planned": needed,
         "done": len(mine),
         "failed": failed,
-        "reasons": [*reasons, *doubts],
-        "notes": notes,
+        "reasons": list(against),
+        "notes": list(cautions),
+        "reason_kinds": _distinct(note.kind for note in against.values()),
+        "note_kinds": _distinct(note.kind for note in cautions.values()),
+    }
+    return row, [*against.values(), *cautions.values()]
+
+
+def _told(notes: Iterable[Note]) -> dict[str, Note]:
+    """Return notes by their sentences: those of several repetitions that read alike are told once."""
+    told: dict[str, Note] = {}
+    for note in notes:
+        told.setdefault(sentence(note), note)
+    return told
+
+
+def _note_row(of: Mapping[str, Any], repetition: int | None, note: Note) -> dict[str, Any]:
+    return {
+        **{name: of[name] for name in ("case", "batch", "benchmark")},
+        **note.model_dump(include={"severity", "kind"}),
+        "repetition": repetition,
+        "values": orjson.dumps(note.values).decode(),
+        "text": sentence(note),
     }
 
 
@@ -238,12 +277,11 @@ def _over_repetitions(metrics: Sequence[Metric]) -> dict[str, Any]:
     instruments = [metric.instrument for metric in metrics if metric.instrument is not None]
     row: dict[str, Any] = {"unit": first.unit, "shared": shared, "instrument": max(instruments, default=None)}
     if not values:
-        reason = next((metric.reason for metric in metrics if metric.reason), "not measured")
-        return {**row, "value": None, "n": 0, "method": first.method, "reason": reason}
+        return {**row, "value": None, "n": 0, "method": first.method, **_absence(first.reason)}
     if shared and len(set(values)) == 1:
         once = first.model_dump(include={"value", "n", "ci_low", "ci_high"})
-        method = f"{first.method}; one value for all repetitions"
-        return {**row, **once, "method": method, "min": values[0], "max": values[0]}
+        over = "one value for all repetitions"
+        return {**row, **once, **_methods(first.method, over), "min": values[0], "max": values[0]}
     interval = mean_interval(values)
     per_run = first.method if len({metric.method for metric in metrics}) == 1 else "see the repetitions"
     return {
@@ -252,40 +290,41 @@ def _over_repetitions(metrics: Sequence[Metric]) -> dict[str, Any]:
         "n": interval.n,
         "ci_low": interval.low,
         "ci_high": interval.high,
-        "method": f"{per_run}; {interval.method}",
+        **_methods(per_run, interval.method),
         "min": min(values),
         "max": max(values),
     }
 
 
+def _methods(method: str, over: str) -> dict[str, str]:
+    """Return how a number was made: both in one, and over repetitions alone."""
+    return {"method": f"{method}; {over}", "over": over}
+
+
+def _absence(reason: Note | None) -> dict[str, str | None]:
+    return {"reason": sentence(reason) if reason else None, "reason_kind": reason.kind if reason else None}
+
+
 def _repetition_rows(record: CaseRecord, rows: dict[str, list[dict[str, Any]]]) -> None:
+    taken = {"case", "batch", "benchmark", "repetition", "invocation", "status", "started_at", "t_start_s", "t_end_s"}
+    row = record.model_dump(include={*taken, "seed"})
     rows["repetitions"].append(
         {
-            **record.model_dump(
-                include={
-                    "case",
-                    "batch",
-                    "benchmark",
-                    "repetition",
-                    "invocation",
-                    "status",
-                    "started_at",
-                    "t_start_s",
-                    "t_end_s",
-                    "seed",
-                }
-            ),
+            **row,
             "valid": record.validity.valid,
-            "reasons": record.validity.reasons,
-            "notes": record.validity.notes,
+            "reasons": list(map(sentence, record.validity.reasons)),
+            "notes": list(map(sentence, record.validity.notes)),
             "error_kind": record.error.kind if record.error else None,
             "error_message": record.error.message if record.error else None,
             "facts": orjson.dumps(record.facts).decode(),
         }
     )
+    rows["notes"] += [
+        _note_row(row, record.repetition, note) for note in (*record.validity.reasons, *record.validity.notes)
+    ]
     for name, metric in record.metrics.items():
-        row = {"case": record.case, "repetition": record.repetition, "metric": name}
-        rows["repetition_metrics"].append({**row, **metric.model_dump(exclude={"shared"})})
+        found = {"case": record.case, "repetition": record.repetition, "metric": name, **_absence(metric.reason)}
+        rows["repetition_metrics"].append({**found, **metric.model_dump(exclude={"shared", "reason"})})
 
 
 def _batch_rows(name: str, batch: _Batch, rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -294,6 +333,9 @@ def _batch_rows(name: str, batch: _Batch, rows: dict[str, list[dict[str, Any]]])
             rows["phases"].append({"batch": name, "invocation": invocation.index, **phase.model_dump()})
     rows["resources"].extend({"batch": name, **sample} for sample in batch.samples)
     rows["log"].extend({"batch": name, **statement} for statement in batch.log)
+
+
+_LISTS = ("reasons", "reason_kinds", "note_kinds")
 
 
 def _csv(tables: Tables) -> str:
@@ -307,12 +349,13 @@ def _csv(tables: Tables) -> str:
     file = io.StringIO(newline="")
     out = csv.writer(file)
     bounds = [f"{name}{suffix}" for name in names for suffix in ("", "_ci_low", "_ci_high")]
-    out.writerow(["case", "benchmark", "suites", "state", "done", "reasons", *keys, *bounds])
+    out.writerow(["case", "benchmark", "suites", "state", "done", *_LISTS, *keys, *bounds])
     for case, params in flat:
         mine = metrics.get(case["case"], {})
         head = [case["case"], case["benchmark"], " ".join(case["suites"]), case["state"], case["done"]]
         values = [mine.get(name, {}).get(column) for name in names for column in ("value", "ci_low", "ci_high")]
-        cells = [*head, "; ".join(case["reasons"]), *(params.get(key) for key in keys), *values]
+        lists = ["; ".join(case[name]) for name in _LISTS]
+        cells = [*head, *lists, *(params.get(key) for key in keys), *values]
         out.writerow([_inert(cell) for cell in cells])
     return file.getvalue()
 

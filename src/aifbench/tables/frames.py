@@ -52,6 +52,8 @@ class Frames:
     """One row per recorded repetition, by `case` and `repetition`: its verdict, times, seed, facts, metrics."""
     resources: pd.DataFrame
     """One row per sample, by `batch`, `invocation`, `node`, `role` and `t_s` (seconds since the invocation began)."""
+    notes: pd.DataFrame
+    """One row per reason and caution, by `case`, of the case itself or of one `repetition`: severity, kind, values."""
     damage: pd.DataFrame
     """One row per damaged file."""
 
@@ -83,6 +85,8 @@ def load(folder: str | Path) -> Frames:
     repetitions["started_at"] = pd.to_datetime(repetitions["started_at"], format="ISO8601", utc=True)
     repetitions["facts"] = repetitions["facts"].map(orjson.loads, na_action="ignore")
     each = _table(tables, "repetition_metrics").pivot(index=["case", "repetition"], columns="metric", values="value")
+    notes = _table(tables, "notes")
+    notes["values"] = notes["values"].map(orjson.loads, na_action="ignore")
     resources = _table(tables, "resources")
     resources["gpu"] = resources["gpu"].astype(object).map(orjson.loads, na_action="ignore")
     return Frames(
@@ -91,6 +95,7 @@ def load(folder: str | Path) -> Frames:
         metrics=metrics.drop(columns=["batch"]).set_index(["case", "metric"]),
         repetitions=repetitions.set_index(["case", "repetition"]).join(each[_in_order(tables, "repetition_metrics")]),
         resources=resources.set_index(["batch", "invocation", "node", "role", "t_s"]),
+        notes=notes.set_index("case"),
         damage=_table(tables, "damage"),
     )
 

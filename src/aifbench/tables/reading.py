@@ -18,6 +18,7 @@ NEEDED = {
     "repetition_metrics": ("case", "repetition", "metric"),
     "resources": ("batch", "invocation", "t_s", "role"),
     "log": ("batch", "t", "level", "msg"),
+    "notes": ("case", "severity", "kind"),
     "damage": ("file", "problem", "lost"),
 }
 """Columns of each table without which a row says nothing."""

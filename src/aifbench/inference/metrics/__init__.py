@@ -51,7 +51,7 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
         **server_metrics(requests),
         **limit,
     }
-    reasons = [
+    notes = [
         *verdict.failures(requests),
         *verdict.closed_loop(window, params),
         *verdict.on_time(requests, params),
@@ -63,19 +63,15 @@ def evaluate(params: InferenceParams, raw: Raw, facts: Mapping[str, Any]) -> tup
             params.gpus() if params.starts_server else None,
             requests.good("server_load_ms").tolist(),
         ),
-        *(verdict.length_reached(requests, params.output_tokens) if facts["fixes_length"] else []),
-    ]
-    notes = [
         *verdict.cautions(params, requests, facts),
         *verdict.piles_up(requests, params),
         *verdict.unexplained(metrics),
+        *verdict.length_reached(requests, params.output_tokens, fixed=facts["fixes_length"]),
+        *cache_state(
+            params.cache,
+            requests.good("prompt_tokens").tolist(),
+            requests.good("cached_tokens").tolist(),
+            params.shared_prefix_tokens,
+        ),
     ]
-    if not facts["fixes_length"]:
-        notes += verdict.length_reached(requests, params.output_tokens)
-    cache_reasons, cache_notes = cache_state(
-        params.cache,
-        requests.good("prompt_tokens").tolist(),
-        requests.good("cached_tokens").tolist(),
-        params.shared_prefix_tokens,
-    )
-    return metrics, Validity.of(reasons + cache_reasons, notes + cache_notes)
+    return metrics, Validity.of(notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from aifbench.core.records import Metric
+from aifbench.inference.kinds import NO_GAP
 from aifbench.inference.metrics.observed import Instrument, Requests, mean, quantile
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
@@ -27,7 +28,7 @@ def gap_metrics(requests: Requests, errors: Instrument) -> dict[str, Metric]:
         },
     }
     if not gaps.size:
-        why = "no gap between tokens"
+        why = NO_GAP.absent()
         absent = {"inter_token_latency_max_s": Metric.absent("s", why), "inter_token_stalls": Metric.absent("1", why)}
         return metrics | absent
     n, median = int(gaps.size), float(np.median(gaps))

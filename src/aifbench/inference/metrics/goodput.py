@@ -8,6 +8,7 @@ import numpy as np
 
 from aifbench.core.benchmark import Raw
 from aifbench.core.records import Metric
+from aifbench.inference.kinds import NO_LIMIT, NO_REQUEST, NO_SLO, NONE_KEEPS_IT, NOT_SEARCHED
 from aifbench.inference.metrics.observed import Requests
 from aifbench.inference.params import InferenceParams, Slo
 from aifbench.inference.slo_search import Probe, bracket
@@ -20,9 +21,9 @@ def goodput_metrics(requests: Requests, slo: Slo | None) -> dict[str, Metric]:
     """
     names = {"goodput_share": "1", "goodput_requests_per_second": "1/s"}
     if slo is None:
-        return {name: Metric.absent(unit, "the suite gives no slo") for name, unit in names.items()}
+        return {name: Metric.absent(unit, NO_SLO.absent()) for name, unit in names.items()}
     if not requests.errors:
-        return {name: Metric.absent(unit, "no request") for name, unit in names.items()}
+        return {name: Metric.absent(unit, NO_REQUEST.absent()) for name, unit in names.items()}
     kept = kept_requests(requests, slo)
     n, good = int(kept.size), int(kept.sum())
     makespan = float(np.nanmax(requests.columns["end"]) - np.nanmin(requests.columns["scheduled"]))
@@ -36,15 +37,15 @@ def goodput_metrics(requests: Requests, slo: Slo | None) -> dict[str, Metric]:
 def limit_metrics(params: InferenceParams, probes: Sequence[Probe]) -> dict[str, Metric]:
     """Return the highest load that kept the SLO. No limit up to the highest tried is an answer, no load at all too."""
     units = {"clients_under_slo": "clients", "rate_under_slo": "1/s"}
-    metrics = {name: Metric.absent(unit, "the suite does not search for it") for name, unit in units.items()}
+    metrics = {name: Metric.absent(unit, NOT_SEARCHED.absent()) for name, unit in units.items()}
     if params.find is None:
         return metrics
     name, n = f"{params.find}_under_slo", len(probes)
     kept, failed = bracket(probes, params.find_share)
     if kept is None:
-        reason = f"not even {failed:g} keeps it"
+        reason = NONE_KEEPS_IT.absent(lowest=failed)
     elif failed is None:
-        reason = f"no limit up to {kept:g}"
+        reason = NO_LIMIT.absent(highest=kept)
     else:
         method = f"highest of {n} tried that kept the slo for {params.find_share:.0%}; the next, {failed:g}, did not"
         metrics[name] = Metric(value=kept, unit=units[name], n=n, method=method, instrument=failed - kept)

@@ -6,9 +6,8 @@ import numpy as np
 
 from aifbench.checks.load import SteadyWindow
 from aifbench.core.records import Metric
+from aifbench.inference.kinds import NO_REQUEST, NO_WINDOW, NONE_SENT, NONE_SUCCEEDED
 from aifbench.inference.metrics.observed import Instrument, Requests, mean, quantile
-
-NO_WINDOW = "no time in which all clients were at work"
 
 
 def request_metrics(requests: Requests, window: SteadyWindow | None, errors: Instrument) -> dict[str, Metric]:
@@ -27,7 +26,7 @@ def request_metrics(requests: Requests, window: SteadyWindow | None, errors: Ins
         "schedule_lag_max_s": _largest(send - scheduled),
         "success_rate": Metric(value=good / n, unit="1", n=n, method="successful requests by all requests")
         if n
-        else Metric.absent("1", "no request"),
+        else Metric.absent("1", NO_REQUEST.absent()),
     }
     if good and not np.isnan(send).all():
         makespan = float(np.nanmax(end) - np.nanmin(send))
@@ -38,11 +37,11 @@ def request_metrics(requests: Requests, window: SteadyWindow | None, errors: Ins
         distinct = len({answer for answer, ok in zip(requests.answers, requests.ok, strict=True) if ok})
         metrics["distinct_answers"] = Metric(value=distinct, unit="1", n=good, method="different texts by SHA-256")
     else:
-        why = "no request succeeded"
+        why = NONE_SUCCEEDED.absent()
         for name, unit in {"makespan_s": "s", "requests_per_second": "1/s", "distinct_answers": "1"}.items():
             metrics[name] = Metric.absent(unit, why)
     if window is None:
-        metrics["concurrency_achieved"] = Metric.absent("1", NO_WINDOW)
+        metrics["concurrency_achieved"] = Metric.absent("1", NO_WINDOW.absent())
     else:
         method = "time average of requests in flight in the steady window"
         metrics["concurrency_achieved"] = Metric(value=window.in_flight, unit="1", n=window.touched, method=method)
@@ -56,5 +55,5 @@ def _known(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[t
 def _largest(lags: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Metric:
     known = _known(lags)
     if not known.size:
-        return Metric.absent("s", "no request was sent")
+        return Metric.absent("s", NONE_SENT.absent())
     return Metric(value=float(known.max()), unit="s", n=int(known.size), method="longest time from schedule to send")

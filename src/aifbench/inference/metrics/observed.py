@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.core.benchmark import Raw
+from aifbench.core.notes import Note
 from aifbench.core.records import Metric
+from aifbench.inference.kinds import NO_VALUE
 from aifbench.stats.quantiles import quantile_metric
 
 Floats = NDArray[np.float64]
@@ -94,17 +96,16 @@ def mean(values: Floats, unit: str, method: str, instrument: float | None = None
     """Return the mean of the requests that have a value; absent when none has."""
     values = values[~np.isnan(values)]
     if not values.size:
-        return Metric.absent(unit, "no request gave a value")
+        return Metric.absent(unit, NO_VALUE.absent())
     return Metric(value=float(values.mean()), unit=unit, n=int(values.size), method=method, instrument=instrument)
 
 
 def quantile(values: Floats, q: float, of: str, instrument: float | None) -> Metric:
     """Return a quantile of times in s, absent where their number does not support it; `of` says what they are."""
-    metric = quantile_metric(values, q, "s", instrument)
-    return metric.model_copy(update={"method": metric.method.replace("operations", of)})
+    return quantile_metric(values, q, "s", instrument, of=of)
 
 
-def known_mean(values: Floats, unit: str, method: str, reason: str) -> Metric:
+def known_mean(values: Floats, unit: str, method: str, reason: Note) -> Metric:
     """Return the mean of what a server tells; `reason` is why there is none."""
     known = values[~np.isnan(values)]
     return mean(known, unit, method) if known.size else Metric.absent(unit, reason, n=int(values.size))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from aifbench.core.records import Metric
+from aifbench.inference.kinds import KERNEL_SILENT, SERVER_SILENT
 from aifbench.inference.metrics.observed import Requests, known_mean
 
 OF_OLLAMA = {"queue": " (of Ollama: the rest of its total time, so its work between and after the tokens too)"}
@@ -36,7 +37,7 @@ def server_metrics(requests: Requests) -> dict[str, Metric]:
         rate = np.where((decode > 0) & (counts > 1), (counts - 1) / decode, np.nan)
         reading = np.where((prefill > 0) & (fresh > 0), fresh / prefill, np.nan)
     sum_of = " + ".join(told) or "nothing"
-    silent = "the server does not tell it"
+    silent = SERVER_SILENT.absent()
     return {
         **{
             f"server_{name}_s": known_mean(values, "s", f"server's {name} time, mean{OF_OLLAMA.get(name, '')}", silent)
@@ -45,7 +46,7 @@ def server_metrics(requests: Requests) -> dict[str, Metric]:
         "server_tokens_per_second": known_mean(rate, "tokens/s", "(tokens - 1) / server's decode time, mean", silent),
         "server_time_to_first_token_s": known_mean(own, "s", f"server's {sum_of}, mean", silent),
         "network_round_trip_s": known_mean(
-            network, "s", "shortest round trip of the connection, mean", "the kernel does not tell it"
+            network, "s", "shortest round trip of the connection, mean", KERNEL_SILENT.absent()
         ),
         "time_to_first_token_residual_s": known_mean(
             ttft - own - np.nan_to_num(network), "s", f"time to first token - server's {sum_of} - network, mean", silent

@@ -12,7 +12,7 @@ import numpy as np
 
 from aifbench.checks.load import SteadyWindow
 from aifbench.core.records import Metric
-from aifbench.inference.metrics.latency import NO_WINDOW
+from aifbench.inference.kinds import NO_WINDOW, NONE_SUCCEEDED
 from aifbench.inference.metrics.observed import Instrument, Requests, mean
 
 
@@ -36,10 +36,10 @@ def generation_metrics(requests: Requests, window: SteadyWindow | None, errors: 
     }
     name = "tokens_generated_per_second_aggregate"
     if window is None:
-        metrics[name] = Metric.absent("tokens/s", NO_WINDOW)
+        metrics[name] = Metric.absent("tokens/s", NO_WINDOW.absent())
         return metrics
     if not rows:
-        metrics[name] = Metric.absent("tokens/s", "no request succeeded")
+        metrics[name] = Metric.absent("tokens/s", NONE_SUCCEEDED.absent())
         return metrics
     start, end = window.start_s, window.end_s
     inside = [np.count_nonzero((row > start) & (row <= end)) / len(row) for row in rows]

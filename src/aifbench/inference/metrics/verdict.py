@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from aifbench.checks.load import SteadyWindow
+from aifbench.core.notes import Note
 from aifbench.core.records import Metric
+from aifbench.inference import kinds
 from aifbench.inference.metrics.observed import Requests
 from aifbench.inference.params import InferenceParams
 from aifbench.load.schedules import Closed
@@ -28,25 +30,25 @@ LEAST_EVENTS = 20
 RANGE_TOLERANCE = 0.1
 
 
-def failures(requests: Requests) -> list[str]:
+def failures(requests: Requests) -> list[Note]:
     """Return the reason that names failed requests by class, if there are any."""
     classes = Counter(error or "no_token" for error, ok in zip(requests.errors, requests.ok, strict=True) if not ok)
     if not classes:
         return []
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
-    return [f"{sum(classes.values())} of {len(requests.errors)} requests failed: {listed}"]
+    errors = dict(sorted(classes.items()))
+    return [kinds.REQUESTS_FAILED.against(failed=classes.total(), requests=len(requests.errors), errors=errors)]
 
 
-def closed_loop(window: SteadyWindow | None, params: InferenceParams) -> list[str]:
+def closed_loop(window: SteadyWindow | None, params: InferenceParams) -> list[Note]:
     """Return the reason, if any, why the asked number of clients was not kept busy (Little's law, steady window)."""
     if not isinstance(params.schedule, Closed):
         return []
     if window is None:
-        return ["there was no time in which all clients were at work: more requests per client are needed"]
+        return [kinds.NEVER_TOGETHER.against()]
     return window.reasons(params.clients, params.schedule.think_s)
 
 
-def on_time(requests: Requests, params: InferenceParams) -> list[str]:
+def on_time(requests: Requests, params: InferenceParams) -> list[Note]:
     """Return the reason, if any, why the load was not that of its schedule: requests were sent late.
 
     A closed loop without a think has no times of its own: Little's law watches it. The limit is the larger of 1 ms and
@@ -54,7 +56,6 @@ def on_time(requests: Requests, params: InferenceParams) -> list[str]:
     """
     lags = requests.columns["send"] - requests.columns["scheduled"]
     lags = lags[~np.isnan(lags)]
-    closed = isinstance(params.schedule, Closed)
     if not lags.size or (isinstance(params.schedule, Closed) and not params.schedule.think_s):
         return []
     waits = requests.good("first_token") - requests.good("send")
@@ -62,13 +63,13 @@ def on_time(requests: Requests, params: InferenceParams) -> list[str]:
     late = float(np.quantile(lags, 0.99, method="inverted_cdf"))
     if late <= limit:
         return []
-    reason = f"requests were sent up to {late * 1e3:.3g} ms late (p99; limit {limit * 1e3:.3g} ms): "
-    if not closed:
-        reason += f"a wait for one of {params.clients} connections counts (give more `clients`), and "
-    return [reason + "a wait for a core that the server has counts"]
+    found = {"late_ms": late * 1e3, "limit_ms": limit * 1e3}
+    if isinstance(params.schedule, Closed):
+        return [kinds.SENT_LATE.against(**found)]
+    return [kinds.SENT_LATE_OPEN.against(**found, connections=params.clients)]
 
 
-def piles_up(requests: Requests, params: InferenceParams) -> list[str]:
+def piles_up(requests: Requests, params: InferenceParams) -> list[Note]:
     """Return a caution when an open load grew without end: its times depend on how long was measured."""
     if isinstance(params.schedule, Closed):
         return []
@@ -77,13 +78,10 @@ def piles_up(requests: Requests, params: InferenceParams) -> list[str]:
     half, whole = (int(np.count_nonzero((scheduled <= t) & ~(end <= t))) for t in (last / 2, last))
     if whole <= PILE_FACTOR * half + PILE_LEAST:
         return []
-    return [
-        f"{half} requests were under way in the middle of the schedule, {whole} at its end: the server does not keep "
-        "up with this rate, and times depend on how long was measured"
-    ]
+    return [kinds.PILES_UP.caution(half=half, whole=whole)]
 
 
-def calibrated_range(requests: Requests, facts: Mapping[str, Any]) -> list[str]:
+def calibrated_range(requests: Requests, facts: Mapping[str, Any]) -> list[Note]:
     """Return the reason, if any, why the instrument's error is not known: more events/s than it was calibrated at."""
     calibration = facts.get("calibration")
     events = np.concatenate([*requests.tokens_s, np.zeros(0)])
@@ -94,10 +92,10 @@ def calibrated_range(requests: Requests, facts: Mapping[str, Any]) -> list[str]:
     known = calibration["tokens_per_s"]
     if rate <= known * (1 + RANGE_TOLERANCE):
         return []
-    return [f"{rate:.0f} token events/s arrived, but the client is calibrated up to {known:.0f}/s only"]
+    return [kinds.BEYOND_CALIBRATION.against(events_per_s=rate, calibrated_per_s=known)]
 
 
-def rates_agree(requests: Requests) -> list[str]:
+def rates_agree(requests: Requests) -> list[Note]:
     """Return the reason, if any, why client and server do not tell the same time for the same tokens (means)."""
     spans = np.array([row[-1] - row[0] for row in requests.good_tokens_s], dtype=np.float64)
     decode = requests.good("server_decode_ms") / 1e3
@@ -107,63 +105,55 @@ def rates_agree(requests: Requests) -> list[str]:
     ours, theirs = float(spans[known].mean()), float(decode[known].mean())
     if abs(ours - theirs) <= max(MOST_RATE_DIFFERENCE * theirs, LEAST_DIFFERENCE_S):
         return []
-    return [
-        f"first to last token took {ours:.4g} s at the client, {theirs:.4g} s by the server's own clock "
-        f"(tolerance {MOST_RATE_DIFFERENCE:.0%})"
-    ]
+    return [kinds.CLOCKS_DISAGREE.against(client_s=ours, server_s=theirs, tolerance=MOST_RATE_DIFFERENCE)]
 
 
-def unexplained(metrics: Mapping[str, Metric]) -> list[str]:
+def unexplained(metrics: Mapping[str, Metric]) -> list[Note]:
     """Return a caution when client and server do not account for the same time to first token."""
     whole, rest = (metrics[f"time_to_first_token_{name}s"].value for name in ("", "residual_"))
     if not whole or rest is None or abs(rest) <= MOST_RESIDUAL * whole:
         return []
-    size = f"{abs(rest) * 1e3:.3g} ms, {abs(rest) / whole:.0%} of the time to first token"
-    if rest < 0:
-        return [f"the server's own times for it add up to {size}, more than the client waited"]
-    return [
-        f"{size}, stand in none of the server's own times: HTTP, template, sampling, or a wait that it does not tell"
-    ]
+    kind = kinds.SERVER_TELLS_MORE if rest < 0 else kinds.UNEXPLAINED
+    return [kind.caution(rest_ms=abs(rest) * 1e3, share=abs(rest) / whole)]
 
 
-def length_reached(requests: Requests, output_tokens: int) -> list[str]:
-    """Return a statement when successful answers have another length than was asked for."""
+def length_reached(requests: Requests, output_tokens: int, *, fixed: bool) -> list[Note]:
+    """Return what is to be said of answers of another length than asked: a caution where the engine cannot fix it."""
     counts = requests.counts
     other = counts[counts != output_tokens]
     if not other.size:
         return []
-    return [
-        f"{other.size} of {counts.size} answers do not have the {output_tokens} tokens asked for "
-        f"(shortest {int(counts.min())}, longest {int(counts.max())})"
-    ]
+    note = kinds.OTHER_LENGTH.against if fixed else kinds.OTHER_LENGTH.caution
+    found = {"other": other.size, "answers": counts.size, "shortest": int(counts.min()), "longest": int(counts.max())}
+    return [note(asked=output_tokens, **found)]
 
 
-def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, Any]) -> list[str]:
+def cautions(params: InferenceParams, requests: Requests, facts: Mapping[str, Any]) -> list[Note]:
     """Return what a reader should know but what does not make the figures wrong."""
     notes = []
     served = params.served_at_once
     if served is not None and params.clients > served:
-        notes.append(f"{params.clients} clients, {served} served at once: times to first token contain a queue")
+        notes.append(kinds.QUEUE.caution(clients=params.clients, served=served))
     if params.clients < params.servers:
-        notes.append(f"{params.servers - params.clients} of {params.servers} servers had no client")
+        notes.append(kinds.IDLE_SERVERS.caution(idle=params.servers - params.clients, servers=params.servers))
     if facts["warmup_failed"]:
-        notes.append(f"{facts['warmup_failed']} of {facts['warmup_requests']} warm-up requests failed")
+        notes.append(kinds.WARMUP_FAILED.caution(failed=facts["warmup_failed"], requests=facts["warmup_requests"]))
     step_s = (facts["clock_offset_end_ns"] - facts["clock_offset_start_ns"]) / 1e9
     if abs(step_s) > MOST_CLOCK_STEP_S:
-        notes.append(f"the wall clock stepped by {step_s:+.3f} s: no figure depends on it")
+        notes.append(kinds.CLOCK_STEPPED.caution(step_s=step_s))
     events = sum(len(row) for row in requests.tokens_s)
-    together = float(np.nansum(requests.columns["reads_with_several_events"]))
+    together = int(np.nansum(requests.columns["reads_with_several_events"]))
     if events and together / events > MOST_COALESCED:
-        notes.append(f"{together:.0f} reads brought several of {events} token events: their gaps are bounds")
+        notes.append(kinds.COALESCED.caution(reads=together, events=events))
     if requests.retried:
-        notes.append(
-            f"{requests.retried} of {len(requests.errors)} requests were sent again: the server had closed their kept "
-            "connections without an answer; their times run from the first sending"
-        )
+        notes.append(kinds.SENT_AGAIN.caution(again=requests.retried, requests=len(requests.errors)))
     again = int(np.nansum(requests.columns["retransmits"]))
     if again:
-        notes.append(f"the client's host sent {again} TCP segments again: the path to the server loses some")
+        notes.append(kinds.RETRANSMITS.caution(segments=again))
     if requests.ok.any() and np.isnan(requests.good("tokens")).any():
-        notes.append("the server gives no token count: token events are counted instead")
-    notes += [f"{name}: {message}" for name, message in sorted(facts["error_messages"].items())]
+        notes.append(kinds.NO_TOKEN_COUNT.caution())
+    notes += [
+        kinds.ERROR_MESSAGE.caution(error=error, message=message)
+        for error, message in sorted(facts["error_messages"].items())
+    ]
     return notes

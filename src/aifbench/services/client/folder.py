@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
@@ -30,6 +30,13 @@ MOST_STARTS = 1000
 _RUN_ID = re.compile(rb"SLURM run ID: ([A-Za-z0-9_-]{1,128})")
 _SUBMITTED = re.compile(rb"has been submitted with (SLURM jobid)")
 _LARGE = {REQUEST: REQUEST_BYTES, CONFIG: REQUEST_BYTES}
+
+
+class Foreign(NamedTuple):
+    """A file of a launch that somebody else may have made or changed; `ours`: it is this user's, but for its mode."""
+
+    problem: str
+    ours: bool = False
 
 
 class RunFolder:
@@ -143,24 +150,24 @@ class RunFolder:
         except OSError:
             return False
 
-    def foreign(self) -> str | None:
+    def foreign(self) -> Foreign | None:
         """Return what of the launch others may change or have made, None when it is all this user's own.
 
         A run is started as these files say.
         """
         for parts in ((self.run,), (self.run, LAUNCH)):
             with folder_beneath(self.results, *parts) as folder:
-                if problem := _foreign(os.fstat(folder)):
-                    return f"{'/'.join(parts)} {problem}"
+                if found := _foreign("/".join(parts), os.fstat(folder)):
+                    return found
         for name in (REQUEST, CONFIG, COMMAND):
+            place = f"{self.run}/{LAUNCH}/{name}"
             try:
-                problem = _foreign(stat_beneath(self.results, self.run, LAUNCH, name))
+                if found := _foreign(place, stat_beneath(self.results, self.run, LAUNCH, name)):
+                    return found
             except Unreadable as error:
-                problem = error.problem
+                return Foreign(f"{place} {error.problem}")
             except FileNotFoundError:
                 continue
-            if problem:
-                return f"{self.run}/{LAUNCH}/{name} {problem}"
         return None
 
     def _note(self, error: OSError, *parts: str) -> None:
@@ -174,7 +181,7 @@ class RunFolder:
         self.problems.setdefault(place, f"{place} {error.strerror}")
 
 
-def _foreign(facts: os.stat_result) -> str | None:
+def _foreign(place: str, facts: os.stat_result) -> Foreign | None:
     if facts.st_uid != os.geteuid():
-        return "belongs to somebody else"
-    return "can be written by others" if facts.st_mode & 0o022 else None
+        return Foreign(f"{place} belongs to somebody else")
+    return Foreign(f"{place} can be written by others", ours=True) if facts.st_mode & 0o022 else None

@@ -296,10 +296,10 @@ def _write_config(folder: RunFolder, checked: Checked) -> Path:
 
 def _refuse_foreign(folder: RunFolder) -> None:
     """Refuse to start what somebody else may have written. Raises `Refused` (start_failed)."""
-    problem = folder.foreign()
-    if problem is not None:
-        hint = f"if all in it is yours: chmod -R go-w {folder.path}" if "written" in problem else "launch it anew"
-        raise refuse("start_failed", problem, hint=hint)
+    foreign = folder.foreign()
+    if foreign is not None:
+        hint = f"if all in it is yours: chmod -R go-w {folder.path}" if foreign.ours else "launch it anew"
+        raise refuse("start_failed", foreign.problem, hint=hint)
 
 
 def _see_it_end(folder: RunFolder) -> None:

@@ -60,11 +60,11 @@ def from_config(error: ConfigError, field: str) -> Refused:
     elif name == "benchmark":
         code = "unknown_benchmark"
     else:
-        code = "over_limit" if error.over_limit else "invalid_config"
+        code = "over_limit" if error.kind == "over_limit" else "invalid_config"
     if error.value is not None:
         what = shown(error.value)
     else:  # where the field says it, it is not said twice, but for a key that is no field of the form
-        what = "" if name in field and not error.problem.startswith("unknown key") else name
+        what = "" if name in field and error.kind != "unknown_key" else name
     return refuse(
         code,
         f"{what}: {error.problem}" if what else error.problem,
@@ -75,13 +75,14 @@ def from_config(error: ConfigError, field: str) -> Refused:
 
 def hint_of(error: ConfigError) -> str:
     """Return what is allowed: the nearest choice where the value looks like one, else all that may stand there."""
-    allowed = error.allowed
-    if error.problem.startswith("unknown key"):
-        allowed = ", ".join(key for key in allowed.split(", ") if key not in PLACES)
-    near = nearest(str(error.value), allowed.replace("'", "").replace(" or ", ", ").split(", "))
-    if near and near != str(error.value):
-        return f"did you mean {near}? Allowed: {allowed}"
-    return f"allowed: {allowed}" if allowed else ""
+    if error.kind == "unknown_key":
+        return _allowed(", ".join(key for key in error.choices if key not in PLACES))
+    near = nearest(str(error.value), error.choices)
+    return f"did you mean {near}? Allowed: {error.allowed}" if near else _allowed(error.allowed)
+
+
+def _allowed(words: str) -> str:
+    return f"allowed: {words}" if words else ""
 
 
 def one_of(names: Iterable[str], wrong: str) -> str:

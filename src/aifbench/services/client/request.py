@@ -156,7 +156,7 @@ def _refused(
 ) -> Refused:
     """Return the refusal of a body: of the first value that is wrong, what is wrong with it and what is allowed."""
     if errors[0]["type"] == "json_invalid":
-        message = f"not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}"
+        message = f"not JSON: {errors[0]['ctx']['error']}"
         return refuse("invalid_request", message, hint='a JSON object, such as {"preset": "storage-quick"}')
     whole = json.loads(body)
     listed = whole.get("services") if isinstance(whole, dict) else None

@@ -26,7 +26,7 @@ from pydantic import (
     ValidationError,
 )
 
-from aifbench.core.errors import ConfigError
+from aifbench.core.errors import ConfigError, told
 from aifbench.files.beneath import Unreadable
 from aifbench.files.bounded import json_beneath
 from aifbench.files.written import write_beneath
@@ -333,7 +333,6 @@ def describe(config: LogConfig) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "timezone_aware":
         return "has no time zone"
     if error["type"] == "missing":
@@ -342,7 +341,7 @@ def _message(error: Mapping[str, Any]) -> str:
         return "is not a key"
     if error["loc"] and error["loc"][-1] == "logLevel":
         return f"{json.dumps(error['input'], default=str)[:60]} is no level"
-    return text
+    return told(error)
 
 
 def _hint(field: str | None) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, get_args
 
 import orjson
@@ -33,12 +33,12 @@ AFTER_S = 10.0
 """An ended job is followed for this long: its last samples and statements come after its status."""
 LOG = "log.jsonl"
 RESOURCES = "resources.jsonl"
-SIGNALLED = tuple(f"received {number.name}" for number in (signal.SIGINT, signal.SIGTERM))
-"""The reasons of a runner that somebody ended on purpose."""
 NOT_SAMPLED = "no sample yet"
 NOT_TOLD = "its record does not tell from where"
 MOST_AXES = MOST_VALUES = 64
 """Parameters of a job's cases, and values of one of them, that its row tells."""
+MOST_KINDS = 64
+"""Kinds of notes that the row of a job counts."""
 MEMORY_KINDS = ("anon", "file", "shmem")
 SAMPLED = (
     "cores",
@@ -106,6 +106,8 @@ class Job:
     cases_done: int = 0
     cases_invalid: int | None = None
     """None: its record does not tell."""
+    noted: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many of its repetitions bear each kind of reason and of caution, by severity."""
     cancelled: bool = False
     """Its launched run was cancelled."""
     repetitions_all: int = 0
@@ -167,6 +169,9 @@ class Job:
         self.reason = text(found.get("reason"))
         self.cases_all, self.repetitions_all = len(planned), sum(planned.values())
         self.cases_done = sum(done.get(case, 0) >= count for case, count in planned.items())
+        self.noted = {
+            severity: _kinds(found.get(name)) for severity, name in (("invalid", "reasons"), ("caution", "notes"))
+        }
         invalid = found.get("invalid")
         named = {case for case in listed(invalid) if isinstance(case, str)}
         self.cases_invalid = len(planned.keys() & named) if isinstance(invalid, list) else None
@@ -234,7 +239,7 @@ class Job:
 
     def ended_by(self) -> str | None:
         """Return `cancel` when a signal ended it and its run was cancelled, `signal` when not; None: neither."""
-        if self.status != "terminated" or self.reason not in SIGNALLED:
+        if self.status != "terminated" or self.invocation.get("signal") is None:
             return None
         return "cancel" if self.cancelled else "signal"
 
@@ -286,6 +291,7 @@ class Job:
             "cases_done": self.cases_done,
             "cases_all": self.cases_all,
             "cases_invalid": self.cases_invalid,
+            "noted": self.noted,
             "repetitions_done": self.repetitions_done,
             "repetitions_all": self.repetitions_all,
             "eta": self._eta(last, state),
@@ -432,6 +438,13 @@ def _all(rows: list[dict[str, Any]], column: str) -> list[float]:
     """Return a column of all rows; empty when one of them does not tell."""
     values = [value for row in rows if (value := number(row.get(column))) is not None]
     return values if len(values) == len(rows) else []
+
+
+def _kinds(found: Any) -> dict[str, int]:
+    """Return the counts of kinds of notes; names that none of ours has are left out."""
+    counts = _counts(found).items()
+    known = ((kind, told) for kind, told in counts if kind.isidentifier() and len(kind) <= LONGEST_NAME)
+    return dict(islice(known, MOST_KINDS))
 
 
 def _counts(found: Any) -> dict[str, int]:

@@ -99,6 +99,10 @@ def _task(found: Families, job: Job, wall: float, now: float) -> None:
         found.gauge(name, text, value, **names)
     for what, state in (("repetitions_done", "done"), ("repetitions_all", "planned")):
         found.gauge("aif_task_repetitions", "Repetitions of the task's cases.", row[what], **names, state=state)
+    for severity, counts in job.noted.items():
+        for kind, count in counts.items():
+            text = "Repetitions that bear a reason (invalid) or a caution, by its kind: see docs/reasons.md."
+            found.gauge("aif_task_notes", text, count, **names, severity=severity, kind=kind)
     if row["state"] == "running" and job.seen_progress is not None:
         moment = wall - (now - job.seen_progress)
         name, text = "aif_workload_last_progress_timestamp_seconds", "When the work last went on."
