@@ -81,11 +81,10 @@ def test_the_wheel_brings_what_campaigns_run_with(installed):
 
 
 HELP = """
-import sys
+from typer.main import get_command
 from typer.testing import CliRunner
 from aifbench.cli import app
-for command in app.registered_commands:
-    name = command.name or command.callback.__name__
+for name in get_command(app).commands:
     answer = CliRunner().invoke(app, [name, "--help"])
     print(name, answer.exit_code, "Usage:" in answer.stdout)
 """
