@@ -98,14 +98,14 @@ class Checkout:
                 check_answers(block, printed)
 
     def plan(self, block, benchmark):
-        """Plan a campaign of a suite with these keys."""
+        """Plan a campaign of a suite with these keys; the server that they name is nobody's."""
         authority = self.folder / "our-authority.pem"
         shutil.copy(certifi.where(), authority)
         keys = yaml.safe_load(block.text.replace("/etc/ssl/our-authority.pem", str(authority)))
         suite = {"name": "shown", "benchmark": benchmark, **keys}
         file = self.folder / "config" / "shown.yaml"
         file.write_text(yaml.safe_dump({"campaign": "shown", "suites": [suite]}))
-        code, _, complaints = self.run("aifbench", "plan", "--config", str(file))
+        code, _, complaints = self.run("aifbench", "plan", "--no-check-machine", "--config", str(file))
         assert (code, complaints) == (0, ""), block.place
 
     def ask(self, block):
