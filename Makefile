@@ -54,8 +54,8 @@ test: WHICH := -m "not heavy"
 test-all: WHICH :=
 test test-all: dev
 	@status=0; \
-	$(BIN)/python -m pytest $(WHICH) --numprocesses 3 --dist loadfile tests/browser tests/services tests/unit || status=1; \
-	$(BIN)/python -m pytest $(WHICH) tests/docs tests/slurm tests/truth tests/web tests/workflow || status=1; \
+	$(BIN)/python -m pytest $(WHICH) --numprocesses 3 --dist loadfile tests/browser tests/services tests/unit tests/web || status=1; \
+	$(BIN)/python -m pytest $(WHICH) tests/docs tests/slurm tests/truth tests/workflow || status=1; \
 	exit $$status
 
 lint: dev
@@ -95,4 +95,4 @@ schemas: env
 	@$(BIN)/aifbench reasons > docs/reasons.md
 
 clean:
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv node_modules site .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
