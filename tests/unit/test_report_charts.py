@@ -43,6 +43,7 @@ def case(number, state="valid", metrics=None, unit="s", **axes):
             for i, factor in enumerate((0.95, 1.05))
         ],
         words=STORAGE.words,
+        why="" if state == "valid" else "because",
     )
 
 

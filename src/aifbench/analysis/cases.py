@@ -142,6 +142,8 @@ class Case:
     repetitions: list[Repetition] = field(default_factory=list)
     words: Words = field(default_factory=Words)
     """Those of its benchmark."""
+    why: str = ""
+    """Its reasons in a sentence."""
 
     def measured(self, metric: str) -> Value | None:
         """Return the value of a metric, or None when it is absent."""

@@ -470,7 +470,7 @@ def _point(case: Case, label: str, *, metric: str, x: _X, scale: Scale, dots: bo
         if y is not None and at is not None:
             repetitions.append((at if x.metric is None else at / x.factor, y / scale.factor, repetition.valid))
     detail = " · ".join(part for part in (_settings(case, x), x.text(case)) if part)
-    state = "" if case.state == "valid" else f" · {case.state}: {'; '.join(case.reasons)}"
+    state = "" if case.state == "valid" else f" · {case.state}: {case.why}"
     said = f"{case.words.metric(metric)} {_text(value, scale)}, n = {value.n}{state}"
     return Point(
         case=case.id,

@@ -156,6 +156,7 @@ def _case(row: Mapping[str, Any], reports: Mapping[str, BenchmarkReport], notes:
         params=params,
         axes=words.axes_of(params),
         words=words,
+        why="; ".join(row["reasons"] or ()),
         **_as_written(row, "batch", "benchmark", "label", "state", "planned", "done", "failed"),
         suites=row["suites"] or [],
         **_verdict(row, None, notes),

@@ -75,5 +75,5 @@ def explain(case: Case, statuses: Mapping[str, tuple[str, str | None]]) -> tuple
     if damage is not None:
         return reason, damage.advice
     errors = (_BY_ERROR.get(repetition.error_kind or "", "") for repetition in case.repetitions)
-    advices = (kinds()[kind].advice for kind in told if kind in kinds())
-    return reason, next(filter(None, [*errors, *advices]), UNKNOWN)
+    advice = (kinds()[kind].advice for kind in told if kind in kinds())
+    return reason, next(filter(None, [*errors, *advice]), UNKNOWN)
