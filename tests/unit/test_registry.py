@@ -8,13 +8,14 @@ from aifbench import registry
 from aifbench.campaign.config import read_config
 from aifbench.campaign.plan import make_plan
 from aifbench.core.errors import ConfigError
+from tests.fixtures.notes import said
 
 OWN = ["retrieval", "inference", "storage"]
 TOY = Path("tests/fixtures/toy_benchmark")
 
 
 def _forget():
-    for found in (registry.benchmarks, registry.left_out, registry._offered):
+    for found in (registry.benchmarks, registry.left_out, registry.kinds, registry._offered):
         found.cache_clear()
 
 
@@ -54,6 +55,7 @@ def test_a_benchmark_of_another_package_is_one_of_all(toy):
     )
     assert metrics["lateness_max_s"].value == pytest.approx(500e-9)
     assert (validity.valid, len(validity.reasons)) == (False, 1)
+    assert said(validity.reasons) == ["1 of 2 sleeps ended early"]
 
 
 def test_ids_of_its_batches_begin_with_its_name(toy, tmp_path):
