@@ -225,5 +225,5 @@ def test_a_long_value_shows_its_beginning_and_its_end():
 )
 def test_a_request_has_no_other_numbers(body):
     with pytest.raises(Refused) as refused:
-        parse_request(body.encode(), lambda _: 64)
+        parse_request(body.encode(), lambda _body, _service: 64)
     assert refused.value.message.isprintable()
