@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from aifbench.campaign.script import options
+from aifbench.files.written import atomic_write
 from aifbench.tables.collect import collect
 from aifbench.tables.gate import passed, summary_line
 
@@ -22,4 +23,4 @@ with options(parser, globals().get("snakemake")) as given:
     if not passed(tables):
         sys.exit(1)
     if given.out:
-        Path(given.out).write_text(f"{line}\n", encoding="utf-8")
+        atomic_write(Path(given.out), f"{line}\n".encode())

@@ -106,6 +106,7 @@ def gate(
     ] = None,
 ) -> None:
     """Print the line to remember; exit code 1 unless every planned case is valid and no file is damaged."""
+    from aifbench.files.written import atomic_write
     from aifbench.tables.collect import collect as gather
     from aifbench.tables.gate import passed, summary_line
 
@@ -115,7 +116,7 @@ def gate(
     if not passed(tables):
         raise typer.Exit(1)
     if out:
-        out.write_text(line + "\n", encoding="utf-8")
+        atomic_write(out, f"{line}\n".encode())
 
 
 @commands.command()
