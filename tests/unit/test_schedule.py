@@ -3,6 +3,7 @@
 import pytest
 
 from aifbench.campaign.spec import Spec
+from aifbench.core.notes import FAILED
 from aifbench.core.records import Metric, Validity
 from aifbench.core.system import System
 from aifbench.runner.schedule import pending, remaining, rounds
@@ -25,9 +26,10 @@ def spec(*rules, order="given", seed=1):
 
 def measured(verdicts, case="a"):
     """One record per letter: valid, invalid (-) or failed (x)."""
-    kinds = {"v": ("ok", []), "-": ("ok", ["disturbed"]), "x": ("failed", ["failed"])}
+    bad = Validity.of([FAILED.against(error="disturbed", message="by other work")])
+    kinds = {"v": ("ok", Validity()), "-": ("ok", bad), "x": ("failed", bad)}
     return [
-        record(case=case, repetition=number, status=kinds[verdict][0], validity=Validity.of(kinds[verdict][1]))
+        record(case=case, repetition=number, status=kinds[verdict][0], validity=kinds[verdict][1])
         for number, verdict in enumerate(verdicts)
     ]
 
