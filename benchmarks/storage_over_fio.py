@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aifbench.core.benchmark import Context
+from aifbench.registry import sentence
 from aifbench.storage.cache_state import drop
 from aifbench.storage.metrics import evaluate
 from aifbench.storage.params import MIB, StorageParams
@@ -109,7 +110,7 @@ def _ours(folder: Path, mode: str, number: int) -> dict[str, float]:
     measurement = WORKER(context).measure(params)
     metrics, verdict = evaluate(params, measurement.raw, measurement.facts)
     if not verdict.valid:
-        raise RuntimeError("; ".join(verdict.reasons))
+        raise RuntimeError("; ".join(map(sentence, verdict.reasons)))
     values = {phase: metrics[f"{phase}_bandwidth_mib_s"].value for phase in PHASES}
     return {phase: value for phase, value in values.items() if value is not None}
 

@@ -235,7 +235,8 @@ def test_two_servers_each_with_a_gpu_that_is_not_there(campaign: Campaign) -> No
         assert record["where"]["node"] in {"mel3", "mel4"}
         # Slurm hands out GPUs that nobody has: the model came to lie in memory, and no number of it may count.
         reasons = record["validity"]["reasons"]
-        assert [reason for reason in reasons if "of server 2 is on a GPU" in reason], reasons
+        told = [(reason["kind"], reason["values"].get("server")) for reason in reasons]
+        assert ("model_partly_on_gpu", 2) in told, reasons
     assert "1 invalid" in campaign.said()
 
 
