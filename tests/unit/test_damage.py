@@ -266,9 +266,9 @@ def test_without_a_plan_the_records_are_reported_and_nothing_is_valid(whole, tmp
 def test_a_newer_version_is_said(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "r")
     path = tmp_path / "r" / "batches" / DONE / "batch.json"
-    path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "schema_version": 2, "more": 1}))
+    path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "schema_version": 3, "more": 1}))
     (found,) = collect(tmp_path / "r").damage
-    assert found.problem == "was written by a newer version of aifbench (schema_version 2)"
+    assert found.problem == "was written by a newer version of aifbench (schema_version 3)"
 
 
 def test_results_of_the_version_before_have_no_checksums_and_stay_valid(whole, tmp_path):

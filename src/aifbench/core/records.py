@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from aifbench.core.notes import TEXT, Note
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of records. 2: reasons and notes are values; in 1, which stays readable, they are sentences."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A whole number that a table can hold."""
