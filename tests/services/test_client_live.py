@@ -473,7 +473,7 @@ def test_a_batch_that_outlives_its_workflow_is_running_counts_and_can_be_cancell
     run = launch(server, LONG).json()["run_id"]
     wait_for(server, run, "running")
     folder = server.results / run / "launch"
-    for name in ("supervisor", "process"):
+    for name in ("keeper", "process"):
         os.kill(read_json(folder / f"{name}.json")["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while "workflow that was launched has ended" not in (found := show(server, run))["message"]:
