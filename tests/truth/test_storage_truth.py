@@ -244,7 +244,7 @@ def test_a_drop_that_did_nothing_is_caught_by_the_second_witness(disk, monkeypat
 
 
 def test_a_cold_file_is_not_warm(disk, monkeypatch):
-    monkeypatch.setattr(cache_state, "load", cache_state.drop)
+    monkeypatch.setattr(cache_state, "fill", cache_state.drop)
     _, _, verdict = run(params(mode="warm"), disk)
     assert any(reason.startswith("not warm") for reason in said(verdict.reasons))
 
