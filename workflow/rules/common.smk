@@ -40,8 +40,6 @@ REPORT = f"{RESULTS}/report/index.html"
 GATE = f"{RESULTS}/gate.txt"
 IMAGE = f"{IMAGES}/{{image}}.sif"
 MODEL = f"{MODELS}/{{model}}.json"
-# Measurements do not share a machine: a batch takes all cores that the workflow, or its node, has.
-CORES = workflow.cores or 1
 
 
 def get_config_arguments(wildcards):
@@ -74,8 +72,9 @@ def get_job(name):
     return get
 
 
+# Measurements do not share a machine: a batch takes all cores that its job, or the workflow, has.
 def get_cores(wildcards, attempt):
-    return get_job("cores")(wildcards, attempt) or CORES
+    return get_job("cores")(wildcards, attempt) or workflow.cores or 1
 
 
 def get_service(name):
