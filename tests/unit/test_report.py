@@ -73,7 +73,7 @@ def test_the_same_records_give_the_same_bytes(folder, built):
 
 def test_figures_are_a_fixed_set(folder, built):
     assert [path.name for path in built.figures] == list(report.figure_files())
-    assert len(report.figure_files()) <= 12
+    assert len(report.figure_files()) <= 20  # each is drawn at every report, and Snakemake names each as an output
     for path in built.figures:
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 

@@ -13,11 +13,12 @@ from aifbench.registry import benchmarks
 from aifbench.report.figures import charts, draw_panels
 from aifbench.report.load import load
 from aifbench.retrieval.report import REPORT as RETRIEVAL
-from tests.fixtures.results import HALF, loads, write_results
+from tests.fixtures.results import BUILD, HALF, loads, retrieval, write_results
 
 STORAGE = report_of(benchmarks()["storage"])
 TIME = Spec("time", "Time", ("write_time_s",), prefer=("block_size", "clients"))
 FRONTIER = next(spec for spec in RETRIEVAL.charts if spec.name == "retrieval_frontier")
+BUILT = next(spec for spec in RETRIEVAL.charts if spec.name == "retrieval_build_time")
 THROUGHPUT = next(spec for spec in INFERENCE.charts if spec.name == "inference_latency_throughput")
 
 
@@ -150,6 +151,45 @@ def test_frontier_runs_along_the_search_settings_of_an_index():
     assert shape(chart) == [("", [("Flat", [1.0]), ("HNSW32", [0.8, 0.95])])]
     assert "efSearch 64" in chart.panels[0].series[1].points[1].text
     assert chart.panels[0].y_log
+
+
+def test_build_time_has_a_mark_for_each_index_whatever_else_varies(tmp_path):
+    write_results(tmp_path / "r", list(retrieval()))
+    (chart,) = [one for one in charts(load(tmp_path / "r"), "retrieval") if one.name == "retrieval_build_time"]
+    (panel,) = chart.panels
+    assert (panel.x_label, panel.y_label) == ("index", "build time (s)")
+    assert [text for _, text in panel.ticks] == ["Flat", "HNSW32", "IVF1024,Flat"]
+    (series,) = panel.series
+    assert [point.y for point in series.points] == [BUILD[name][0] for name in ("Flat", "HNSW32", "IVF1024,Flat")]
+    assert not series.joined
+    assert not any(point.repetitions for point in series.points)
+    assert "measured once per batch" in chart.caption
+    assert "mean over repetitions" not in chart.caption
+
+
+def build(number, index, dataset="a", seconds=1.0, state="valid", **axes):
+    metrics = {} if seconds is None else {"build_time_s": seconds}
+    made = case(number, state, metrics=metrics, index=index, dataset=dataset, **axes)
+    made.batch, made.words = f"{dataset}-{index}", RETRIEVAL.words
+    return made
+
+
+def test_a_single_index_has_no_chart_of_build_times():
+    assert BUILT.build([build(1, "Flat", top_k=1), build(2, "Flat", top_k=10), build(3, "Flat", "b")]) is None
+    assert BUILT.build([build(1, "Flat"), build(2, "HNSW32", seconds=None, state="missing")]) is None
+
+
+def test_build_times_are_told_apart_by_their_data_and_come_from_valid_cases_where_there_are():
+    cases = [
+        *[build(1, "Flat", state="invalid", top_k=1), build(2, "Flat", top_k=10), build(3, "HNSW32", seconds=9.0)],
+        *[build(4, "Flat", "b", vectors=5), build(5, "HNSW32", "b", seconds=3.0, vectors=5), build(6, "Flat", "c")],
+        build(7, "IVF4,Flat", seconds=None, state="missing"),
+    ]
+    chart = BUILT.build(cases)
+    assert shape(chart) == [("", [("a", [0.0, 1.0]), ("b", [0.0, 1.0])])]
+    assert not chart.has_invalid
+    assert chart.panels[0].series[0].points[0].case == cases[1].id
+    assert BUILT.build([build(1, "Flat"), build(2, "HNSW32", "b")]) is not None
 
 
 def test_panels_of_one_metric_share_the_kind_of_their_axis():

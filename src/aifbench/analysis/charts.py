@@ -47,7 +47,9 @@ class Spec:
     prefer: tuple[str, ...] = ()
     """Axes to take as x when several have equally many values."""
     over: str = ""
-    """The axis to take as x, however many values it has."""
+    """The axis to take as x, however many values it has; one of words where it has more than one."""
+    marks: str = ""
+    """What its marks are, where they are no means over repetitions."""
     against: str | None = None
     """The metric on x."""
     curve: str = ""
@@ -346,11 +348,12 @@ def _metric_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
 
 
 def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
-    """Return x on the numeric axis with most values, else on the axis with most values, else on one place."""
+    """Return x on the axis of `over`, else on the numeric axis with most values, else on that with most values."""
     words = shown[0].words
     numeric = [axis for axis in axes if "." not in axis and all(_is_number(case.axes.get(axis)) for case in shown)]
     sizes = {axis: len({case.axes.get(axis) for case in shown}) for axis in axes}
-    if numeric:
+    of_words = spec.over in axes and not any(_is_number(case.axes.get(spec.over)) for case in shown)
+    if numeric and not of_words:
         axis = (
             spec.over
             if spec.over in numeric
@@ -367,7 +370,7 @@ def _axis_x(spec: Spec, shown: list[Case], axes: list[str]) -> _X:
             ticks=tuple((value, texts[value]) for value in some(values, log)),
             log=log,
         )
-    axis = max(axes, key=lambda name: sizes[name]) if axes else ""
+    axis = spec.over if of_words else max(axes, key=lambda name: sizes[name]) if axes else ""
     places = {text: float(i) for i, text in enumerate(sorted({words.value(axis, c.axes.get(axis)) for c in shown}))}
     return _X(
         label=words.axis(axis).replace("_", " "),
@@ -538,6 +541,8 @@ def _caption(
     parts[0] += (
         "; dots beside them: the single repetitions." if dots else "; single repetitions stand in the drawer of a case."
     )
+    if spec.marks:
+        parts[0] = f"Marks: {spec.marks}."
     if spec.along:
         parts[0] = f"Marks: mean over repetitions with its 95 % interval both ways; beside them {spec.along.beside}."
     parts += notes

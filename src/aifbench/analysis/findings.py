@@ -89,6 +89,7 @@ def effect(
 
     `text` (`none` where no difference is shown) has places for {a} and {b}, the ends of the axis; {s}, the plural of
     {a}; {x} and {y}, the metric there; {ratio}; and {what}, which says the axes whose first part is one of `said`.
+    More of the axis must mean more: where its 0 stands for off, leave that value out of `cases`.
     """
     usable = [case for case in cases if sure(case, metric)]
     group = fullest(usable, {axis}, axis, like.axes if like else {})

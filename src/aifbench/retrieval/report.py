@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from aifbench.analysis.cases import Case, Words, varying
+from aifbench.analysis.cases import CONTAINER, Case, Words, varying
 from aifbench.analysis.charts import Spec
 from aifbench.analysis.findings import (
     Finding,
@@ -20,11 +21,13 @@ from aifbench.analysis.findings import (
     where,
 )
 from aifbench.analysis.report import BenchmarkReport
+from aifbench.retrieval.params import RetrievalParams
 
 RECALL_TARGET = 0.95
 EXACT_INDEX = "Flat"
 RATE, RECALL, TIME = "queries_per_second", "recall_at_k", "execution_time_s"
-FRONTIER, EXECUTION_TIME = "retrieval_frontier", "retrieval_execution_time"
+BUILD = "build_time_s"
+FRONTIER, EXECUTION_TIME, BUILD_TIME = "retrieval_frontier", "retrieval_execution_time", "retrieval_build_time"
 CHOICE = ("index", "search")
 """First parts of the axes that make one index: its kind and its search settings."""
 
@@ -48,6 +51,29 @@ def of_swept_sets(cases: list[Case], *, swept: bool) -> list[Case]:
         if isinstance(case.axes.get("dim"), int):
             values.setdefault(_data_set(case), set()).add(case.axes["dim"])
     return [case for case in shown if (len(values.get(_data_set(case), ())) > 1) == swept]
+
+
+def built(cases: list[Case]) -> list[Case]:
+    """Return one case for each index that was built, with what its batch shares as its only axes.
+
+    Of data sets with more than one index, or of all where only the campaign has; none where it has but one.
+    """
+    batches: dict[str, list[Case]] = {}
+    for case in cases:
+        batches.setdefault(case.batch, []).append(case)
+    names = {*RetrievalParams.setup_names(), CONTAINER}
+    shared = []
+    for batch in batches.values():
+        best = min(batch, key=lambda case: (case.measured(BUILD) is None, case.state != "valid"))
+        axes = {name: value for name, value in best.axes.items() if name in names}
+        shared.append(replace(best, axes=axes, repetitions=[]))
+    indexes: dict[Any, set[Any]] = {}
+    for case in shared:
+        if case.measured(BUILD):
+            indexes.setdefault(_data_set(case), set()).add(case.axes.get("index"))
+    if len(set().union(*indexes.values())) < 2:
+        return []
+    return [case for case in shared if len(indexes.get(_data_set(case), ())) > 1] or shared
 
 
 def _data_set(case: Case) -> Any:
@@ -77,6 +103,14 @@ CHARTS = (
         (TIME,),
         over="dim",
         select=partial(of_swept_sets, swept=True),
+    ),
+    Spec(
+        BUILD_TIME,
+        "Build time of each index",
+        (BUILD,),
+        over="index",
+        marks="time to train an index and to add all vectors, measured once per batch",
+        select=built,
     ),
 )
 
@@ -166,16 +200,16 @@ def build_cost(cases: list[Case]) -> Finding | None:
     """Say which index is dearest to build."""
     by_index: dict[Any, Case] = {}
     for case in cases:
-        if case.measured("build_time_s") and case.measured("index_bytes"):
+        if case.measured(BUILD) and case.measured("index_bytes"):
             by_index.setdefault(case.axes.get("index"), case)
     if len(by_index) < 2:
         return None
-    ordered = sorted(by_index.values(), key=lambda case: value_of(case, "build_time_s"))
+    ordered = sorted(by_index.values(), key=lambda case: value_of(case, BUILD))
     first, last = ordered[0], ordered[-1]
-    parts = [Part(f"{last.axes['index']} takes longest to build, "), link(last, "build_time_s"), Part(" for ")]
-    parts += [link(last, "index_bytes"), Part(f"; {first.axes['index']} takes "), link(first, "build_time_s")]
+    parts = [Part(f"{last.axes['index']} takes longest to build, "), link(last, BUILD), Part(" for ")]
+    parts += [link(last, "index_bytes"), Part(f"; {first.axes['index']} takes "), link(first, BUILD)]
     parts += [Part(" for "), link(first, "index_bytes"), Part(".")]
-    return Finding(FRONTIER, tuple(parts))
+    return Finding(BUILD_TIME, tuple(parts))
 
 
 def _index(case: Case) -> str:
@@ -186,7 +220,7 @@ def _index(case: Case) -> str:
 REPORT = BenchmarkReport(
     charts=CHARTS,
     findings=(best_index, clients_effect, top_k_effect, build_cost),
-    columns=(RATE, RECALL, "latency_p50_s", "latency_p99_s", "build_time_s", "index_bytes"),
+    columns=(RATE, RECALL, "latency_p50_s", "latency_p99_s", BUILD, "index_bytes"),
     words=Words(
         metrics={
             TIME: "execution time",

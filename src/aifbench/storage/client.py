@@ -1,7 +1,8 @@
 """One client: a process that writes, reads and verifies its own blocks, one operation at a time in its main thread.
 
 Times are CLOCK_MONOTONIC in ns. The loops hold the operation and its two stamps, and the write loop new stamps for the
-data; what lies between two operations is in no latency, and metrics.py tells how much it is.
+data; what lies between two operations is in no latency, and metrics.py tells how much it is. Another kind of operation
+takes the place of pwrite or preadv; the loops gain no branch.
 """
 
 from __future__ import annotations
