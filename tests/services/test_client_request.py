@@ -468,8 +468,9 @@ def test_unknown_benchmark_and_a_misspelt_key_name_the_nearest():
     with pytest.raises(ConfigError) as caught:
         check_config(found.campaign, [Path("config/launch.yaml")])
     reason = from_config(caught.value, found.field_of(caught.value.key))
-    assert (reason.code, reason.hint) == (
+    assert (reason.code, reason.field, reason.hint) == (
         "unknown_benchmark",
+        "benchmark",
         "did you mean storage? Allowed: retrieval, inference, storage",
     )
 

@@ -360,6 +360,8 @@ def _part(
         message = f"{service.preset} needs a system with Slurm"
         raise refuse("unknown_preset", message, field="preset" if place else "profile", hint=one_of(usable, profile))
     _lay_over(part.suite, deepcopy(service.config))
+    if service.benchmark is not None:
+        part.origins["benchmark"] = "benchmark"
     if service.clients is not None:
         part.put("clients", service.clients, "clients")
     known = benchmarks().get(part.benchmark)
